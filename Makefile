@@ -1,0 +1,62 @@
+# `make demo` and `make test` do everything on a fresh machine: environment, build, run.
+
+PYTHON ?= python3
+# One known torch rather than today's newest, so that runs compare: make TORCH=torch==2.11.0 test, in a fresh .venv.
+TORCH ?= torch==2.13.0
+ARGS ?=
+
+PY := .venv/bin/python
+LIBRARY := spp_ext/libspp_ext_cpu.so
+NATIVE_SOURCES := CMakeLists.txt $(shell find cmake csrc -type f)
+CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format wheel clean
+.DELETE_ON_ERROR:
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@echo 'ARGS="..." goes to the demo or to pytest; PYTHON=... chooses the Python of a new .venv.'
+
+demo: $(LIBRARY)  ## pool a photograph and 2,000 of its regions; ARGS="my.jpg" for another picture
+	$(PY) -m spp_ext demo $(ARGS)
+
+test: $(LIBRARY)  ## run the tests
+	$(PY) -m pytest -q $(ARGS)
+
+lint: .venv/.ready  ## check style
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	.venv/bin/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+format: .venv/.ready  ## apply style
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	.venv/bin/clang-format -i $(CXX_SOURCES)
+
+wheel: .venv/.ready  ## build a wheel into dist/
+	rm -rf build/lib*  # setuptools would pack modules that were deleted since
+	$(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+clean:  ## remove what was built; the environment stays until rm -r .venv
+	rm -rf build dist *.egg-info spp_ext/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.venv/.ready: pyproject.toml setup.py spp_ext/_version.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo 'spp_ext needs Python 3.10 or newer as $(PYTHON): make PYTHON=... chooses another.'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo '$(PYTHON) cannot create environments: install its venv module (Debian: python3-venv).'; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' || \
+	  { echo '$(PYTHON) has no C headers (Python.h): install them (Debian: python3-dev).'; exit 1; }
+	@echo 'Setting up .venv: torch is large, so the first time takes a few minutes.'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet '$(TORCH)' 'setuptools>=77' 'cmake>=3.25' ninja pybind11
+	$(PY) -m pip install --quiet --no-build-isolation --editable '.[test,dev]'
+	@touch $@
+
+# The library stands for everything native: touched, because an edit may change only its sibling.
+$(LIBRARY): .venv/.ready $(NATIVE_SOURCES)
+	$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
