@@ -1,0 +1,199 @@
+// A pyramid of levels, and the plan that computes it.
+//
+// Every bin is a rectangle in whole numbers of `divisions`-ths of a window. In a grid the
+// rectangles are the unit cells and are not stored. Level m follows exactly from a grid n when m's
+// divisions divide n's: both cut the window at the same rational points, so a bin of m is the union
+// of the bins of n inside its rectangle. Such a level is *derived*; the others are *base* levels
+// and read the map. {1, 2, 3, 6} reads it once, for level 6.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "core/geometry.h"
+
+namespace spp_ext {
+
+struct Rectangle {
+  std::int32_t top;
+  std::int32_t left;
+  std::int32_t bottom;
+  std::int32_t right;
+};
+
+struct Level {
+  std::int32_t row_divisions;  // a grid has row_divisions x col_divisions bins
+  std::int32_t col_divisions;
+  std::int64_t bins;
+  std::int64_t first_bin;        // bins in the levels before this one
+  std::int64_t first_rectangle;  // into Pyramid::rectangles, -1 for a grid
+  std::int32_t source;           // the level this one is merged from, -1 for a base level
+
+  SPP_HOST_DEVICE bool is_grid() const { return first_rectangle < 0; }
+  SPP_HOST_DEVICE bool is_base() const { return source < 0; }
+
+  // Base levels only. A grid's bin (i, j) spans row span i and column span j; a listed bin b has
+  // spans b and b.
+  SPP_HOST_DEVICE std::int64_t row_spans() const { return is_grid() ? row_divisions : bins; }
+  SPP_HOST_DEVICE std::int64_t col_spans() const { return is_grid() ? col_divisions : bins; }
+};
+
+// What kernels see of a pyramid.
+struct PyramidView {
+  const Level* levels;  // [num_levels], in output order
+  const std::int32_t*
+      order;  // [num_levels], an order in which every level's source comes before it
+  const Rectangle* rectangles;  // of the listed levels
+  std::int32_t num_levels;
+  std::int64_t bins;   // over all levels
+  std::int64_t spans;  // row and column spans of all base levels: what fill_spans writes
+
+  SPP_HOST_DEVICE Rectangle rectangle(const Level& level, std::int64_t bin) const {
+    if (!level.is_grid()) return rectangles[level.first_rectangle + bin];
+    const auto row = static_cast<std::int32_t>(bin / level.col_divisions);
+    const auto col = static_cast<std::int32_t>(bin % level.col_divisions);
+    return {row, col, row + 1, col + 1};
+  }
+};
+
+class Pyramid {
+ public:
+  // Reads the flat form of spp_ext/levels.py: `rows, cols` for a grid; `-count, row_divisions,
+  // col_divisions` and `top, left, bottom, right` of each rectangle for listed bins. Throws
+  // std::invalid_argument.
+  Pyramid(const std::int64_t* encoded, std::size_t size) {
+    std::size_t at = 0;
+    const auto next = [&] {
+      if (at == size)
+        throw std::invalid_argument(
+            "expected levels encoded as whole levels, got a truncated list");
+      return encoded[at++];
+    };
+    const auto next_divisions = [&](std::int64_t value) {
+      if (value < 1 || value > kMaxDivisions) {
+        throw std::invalid_argument("expected level divisions from 1 to " +
+                                    std::to_string(kMaxDivisions) + ", got " +
+                                    std::to_string(value));
+      }
+      return static_cast<std::int32_t>(value);
+    };
+    while (at < size) {
+      Level level{};
+      level.source = -1;
+      level.first_bin = bins_;
+      const std::int64_t head = next();
+      if (head < 0) {
+        if (head < -kMaxBins) throw too_many_bins();
+        level.bins = -head;
+        level.row_divisions = next_divisions(next());
+        level.col_divisions = next_divisions(next());
+        level.first_rectangle = static_cast<std::int64_t>(rectangles_.size());
+        for (std::int64_t bin = 0; bin < level.bins; ++bin) {
+          const std::int64_t top = next(), left = next(), bottom = next(), right = next();
+          if (top < 0 || top >= bottom || bottom > level.row_divisions || left < 0 ||
+              left >= right || right > level.col_divisions) {
+            throw std::invalid_argument(
+                "expected bins with 0 <= top < bottom and 0 <= left < right inside their "
+                "divisions");
+          }
+          rectangles_.push_back({static_cast<std::int32_t>(top), static_cast<std::int32_t>(left),
+                                 static_cast<std::int32_t>(bottom),
+                                 static_cast<std::int32_t>(right)});
+        }
+      } else {
+        level.row_divisions = next_divisions(head);
+        level.col_divisions = next_divisions(next());
+        level.bins = std::int64_t{level.row_divisions} * level.col_divisions;
+        level.first_rectangle = -1;
+      }
+      bins_ += level.bins;
+      if (bins_ > kMaxBins) throw too_many_bins();
+      levels_.push_back(level);
+    }
+    if (levels_.empty()) throw std::invalid_argument("expected at least one level, got none");
+    plan();
+  }
+
+  PyramidView view() const {
+    return {levels_.data(),
+            order_.data(),
+            rectangles_.data(),
+            static_cast<std::int32_t>(levels_.size()),
+            bins_,
+            spans_};
+  }
+  const std::vector<Level>& levels() const { return levels_; }
+
+ private:
+  static constexpr std::int64_t kMaxBins = 2147483647;
+
+  static std::invalid_argument too_many_bins() {
+    return std::invalid_argument("expected at most " + std::to_string(kMaxBins) +
+                                 " bins over all levels");
+  }
+
+  // Grids first, finest first, so that each finds the grids it can be merged from already placed;
+  // among those the coarsest, which takes the fewest merges. Listed bins come last: they are never
+  // a source.
+  void plan() {
+    for (std::size_t i = 0; i < levels_.size(); ++i) order_.push_back(static_cast<std::int32_t>(i));
+    std::stable_sort(order_.begin(), order_.end(), [this](std::int32_t a, std::int32_t b) {
+      const Level &x = levels_[a], &y = levels_[b];
+      return x.is_grid() != y.is_grid() ? x.is_grid() : x.is_grid() && x.bins > y.bins;
+    });
+    for (std::size_t i = 0; i < order_.size(); ++i) {
+      Level& level = levels_[order_[i]];
+      for (std::size_t j = 0; j < i; ++j) {
+        const Level& source = levels_[order_[j]];
+        if (source.is_grid() && source.row_divisions % level.row_divisions == 0 &&
+            source.col_divisions % level.col_divisions == 0 &&
+            (level.is_base() || source.bins <= levels_[level.source].bins)) {
+          level.source = order_[j];
+        }
+      }
+      if (level.is_base()) spans_ += level.row_spans() + level.col_spans();
+    }
+  }
+
+  std::vector<Level> levels_;
+  std::vector<std::int32_t> order_;
+  std::vector<Rectangle> rectangles_;
+  std::int64_t bins_ = 0;
+  std::int64_t spans_ = 0;
+};
+
+// Row span `k` and column span `k` of a base level, for one window on a map of height x width
+// cells.
+SPP_HOST_DEVICE Span row_span(const PyramidView& pyramid, const Level& level, std::int64_t k,
+                              const Window& window, std::int64_t height) {
+  const bool grid = level.is_grid();
+  const Rectangle* listed = pyramid.rectangles + (grid ? 0 : level.first_rectangle + k);
+  return bin_span(grid ? k : listed->top, grid ? k + 1 : listed->bottom, level.row_divisions,
+                  window.rows, height);
+}
+SPP_HOST_DEVICE Span col_span(const PyramidView& pyramid, const Level& level, std::int64_t k,
+                              const Window& window, std::int64_t width) {
+  const bool grid = level.is_grid();
+  const Rectangle* listed = pyramid.rectangles + (grid ? 0 : level.first_rectangle + k);
+  return bin_span(grid ? k : listed->left, grid ? k + 1 : listed->right, level.col_divisions,
+                  window.cols, width);
+}
+
+// The spans of every base level in `order`: the level's row spans, then its column spans;
+// pyramid.spans in all.
+inline void fill_spans(const PyramidView& pyramid, const Window& window, std::int64_t height,
+                       std::int64_t width, Span* spans) {
+  for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+    const Level& level = pyramid.levels[pyramid.order[i]];
+    if (!level.is_base()) continue;
+    for (std::int64_t k = 0; k < level.row_spans(); ++k)
+      *spans++ = row_span(pyramid, level, k, window, height);
+    for (std::int64_t k = 0; k < level.col_spans(); ++k)
+      *spans++ = col_span(pyramid, level, k, window, width);
+  }
+}
+
+}  // namespace spp_ext

@@ -1,0 +1,165 @@
+// The bins of a few vectors of planes, one plane a lane: where pooling leaves base bins, where
+// derived levels are merged from them, and from where rows of output are written.
+//
+//   values  [B][vectors] of lanes     ->  output: for every plane and level, the level's bins side
+//   by side
+//
+// so writing is a transpose, a square of lanes at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/max_op.h"
+#include "core/params.h"
+#include "cpu/lanes.h"
+
+namespace spp_ext::cpu::SPP_ISA {
+namespace {
+
+// Hands out parts of a unit's scratch memory, each starting on a vector. With a null base it only
+// counts.
+class Scratch {
+ public:
+  explicit Scratch(void* base) : base_(static_cast<char*>(base)) {}
+  template <class T>
+  T* take(std::int64_t count) {
+    T* part = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
+    used_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    return part;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  char* base_;
+  std::size_t used_ = 0;
+};
+
+template <class S, int vectors, bool with_argmax>
+struct BinBlock {
+  Value<S>* values;  // [B][vectors]
+  Index<S>* cells;   // [B][vectors], flat index of the cell a value came from
+  std::uint8_t*
+      empty;  // [B], whether a bin has no cell; the same for all lanes, since it is geometry
+
+  BinBlock(Scratch& scratch, std::int64_t bins)
+      : values(scratch.take<Value<S>>(bins * vectors)),
+        cells(with_argmax ? scratch.take<Index<S>>(bins * vectors) : nullptr),
+        empty(scratch.take<std::uint8_t>(bins)) {}
+
+  void set_empty(std::int64_t bin) {
+    empty[bin] = 1;
+    for (int v = 0; v < vectors; ++v) {
+      values[bin * vectors + v] = Value<S>{};
+      if constexpr (with_argmax) cells[bin * vectors + v] = Index<S>{} - 1;
+    }
+  }
+
+  // Every derived level, each bin the maximum of its source's bins. Bins of a source may share
+  // cells and arrive in any order, so equal values are told apart by their cells. An empty bin
+  // holds no value and must not take part.
+  void merge_derived(const PyramidView& pyramid) {
+    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+      const Level& level = pyramid.levels[pyramid.order[i]];
+      if (level.is_base()) continue;
+      const Level& source = pyramid.levels[level.source];
+      const std::int32_t row_ratio = source.row_divisions / level.row_divisions;
+      const std::int32_t col_ratio = source.col_divisions / level.col_divisions;
+      for (std::int64_t bin = 0; bin < level.bins; ++bin) {
+        const Rectangle parts = pyramid.rectangle(level, bin);
+        merge_bin(level.first_bin + bin, source, parts.top * row_ratio, parts.bottom * row_ratio,
+                  parts.left * col_ratio, parts.right * col_ratio);
+      }
+    }
+  }
+
+  // Writes lanes [0, planes) of vector `v`: planes that follow one another in one image, the first
+  // of which is channel `first_channel` of output row `row`. `first_lane` is the lane of that first
+  // plane.
+  void write(const PyramidView& pyramid, std::int64_t channels, std::int64_t row,
+             std::int64_t first_channel, int v, int first_lane, std::int64_t planes, S* output,
+             std::int32_t* argmax) const {
+    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+      const Level& level = pyramid.levels[i];
+      const std::int64_t at =
+          row * channels * pyramid.bins + level.first_bin * channels + first_channel * level.bins;
+      const std::int64_t first = level.first_bin * vectors + v;
+      write_level(values + first, level.bins, first_lane, planes, output + at);
+      if constexpr (with_argmax)
+        write_level(cells + first, level.bins, first_lane, planes, argmax + at);
+    }
+  }
+
+ private:
+  void merge_bin(std::int64_t bin, const Level& source, std::int32_t top, std::int32_t bottom,
+                 std::int32_t left, std::int32_t right) {
+    Value<S> best[vectors];
+    Index<S> best_cell[vectors];
+    bool found = false;
+    for (std::int32_t y = top; y < bottom; ++y) {
+      for (std::int32_t x = left; x < right; ++x) {
+        const std::int64_t part = source.first_bin + std::int64_t{y} * source.col_divisions + x;
+        if (empty[part]) continue;
+        for (int v = 0; v < vectors; ++v) {
+          const Value<S> value = values[part * vectors + v];
+          if constexpr (with_argmax) {
+            const Index<S> cell = cells[part * vectors + v];
+            const auto take = MaxOp::replaces(value, cell, best[v], best_cell[v]);
+            best_cell[v] = found ? (take ? cell : best_cell[v]) : cell;
+            best[v] = found ? (take ? value : best[v]) : value;
+          } else {
+            best[v] = found ? combine(value, best[v]) : value;
+          }
+        }
+        found = true;
+      }
+    }
+    if (!found) return set_empty(bin);
+    empty[bin] = 0;
+    for (int v = 0; v < vectors; ++v) {
+      values[bin * vectors + v] = best[v];
+      if constexpr (with_argmax) cells[bin * vectors + v] = best_cell[v];
+    }
+  }
+
+  // One level of one vector of planes: `count` bins of lanes become `planes` runs of `count`
+  // elements, end to end.
+  template <class V, class E>
+  static void write_level(const V* bins, std::int64_t count, int first_lane, std::int64_t planes,
+                          E* run) {
+    constexpr int n = sizeof(V) / sizeof(V{}[0]);
+    E* const end = run + planes * count;
+    V square[n];
+    if (count == 1 && first_lane == 0) {  // one bin: its lanes are the run
+      if (planes == n) return store(run, bins[0]);
+      return store_first(run, bins[0], planes);
+    }
+    if (count < n) {
+      for (int b = 0; b < n; ++b) square[b] = bins[(b < count ? b : 0) * vectors];
+      transpose(square);
+      // A whole vector is stored for each plane; what spills over its end is the next plane's, and
+      // stored after it.
+      for (std::int64_t plane = 0; plane < planes; ++plane) {
+        E* const to = run + plane * count;
+        if (end - to >= n) {
+          store(to, square[first_lane + plane]);
+        } else {
+          store_first(to, square[first_lane + plane], count);
+        }
+      }
+      return;
+    }
+    for (std::int64_t begin = 0; begin < count; begin += n) {
+      const std::int64_t b0 =
+          begin + n <= count ? begin : count - n;  // the last square overlaps the one before it
+      for (int b = 0; b < n; ++b) square[b] = bins[(b0 + b) * vectors];
+      transpose(square);
+      for (std::int64_t plane = 0; plane < planes; ++plane) {
+        store(run + plane * count + b0, square[first_lane + plane]);
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace spp_ext::cpu::SPP_ISA

@@ -1,0 +1,220 @@
+// Vectors of lanes, as wide as the instruction set this file is compiled for: loads, stores and a
+// transpose.
+//
+// The compiler's own vector types give arithmetic, comparisons and selects on every target; only
+// the conversion from half precision names an instruction. Everything is in an unnamed namespace,
+// so that no copy made for one instruction set can be linked into another.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#if defined(__x86_64__)
+// GCC's own header starts some intrinsics from a register it leaves unset on purpose, and then
+// warns about it.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+
+#include "core/scalar.h"
+
+namespace spp_ext::cpu::SPP_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+// For a compute type: a vector of values, and the vector of cell indices that goes with it lane by
+// lane.
+template <class T>
+struct LanesOf;
+template <>
+struct LanesOf<float> {
+  typedef float Value __attribute__((vector_size(kVectorBytes)));
+  typedef std::int32_t Index __attribute__((vector_size(kVectorBytes)));
+};
+template <>
+struct LanesOf<double> {
+  typedef double Value __attribute__((vector_size(kVectorBytes)));
+  typedef std::int64_t Index __attribute__((vector_size(kVectorBytes)));
+};
+template <class S>
+using Value = typename LanesOf<ComputeType<S>>::Value;
+template <class S>
+using Index = typename LanesOf<ComputeType<S>>::Index;
+template <class S>
+constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(ComputeType<S>));
+
+// 16-bit elements of one vector's lanes, and the same lanes widened.
+typedef std::uint16_t Bits16 __attribute__((vector_size(kVectorBytes / 2)));
+typedef std::uint32_t Bits32 __attribute__((vector_size(kVectorBytes)));
+typedef std::int32_t Narrow32 __attribute__((vector_size(kVectorBytes / 2)));
+
+template <class To, class From>
+SPP_HOST_DEVICE To load_bits(const From* from) {
+  To to;
+  std::memcpy(&to, from, sizeof(To));
+  return to;
+}
+
+// kLanes<S> neighbouring elements, in any alignment, as the type they are computed in.
+SPP_HOST_DEVICE Value<float> load(const float* from) { return load_bits<Value<float>>(from); }
+SPP_HOST_DEVICE Value<double> load(const double* from) { return load_bits<Value<double>>(from); }
+SPP_HOST_DEVICE Value<BFloat16> load(const BFloat16* from) {
+  const Bits32 wide = __builtin_convertvector(load_bits<Bits16>(from), Bits32) << 16;
+  return reinterpret_cast<Value<BFloat16>>(wide);
+}
+SPP_HOST_DEVICE Value<Half> load(const Half* from) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Value<Half>>(_mm512_cvtph_ps(load_bits<__m256i>(from)));
+#elif defined(__F16C__)
+  return reinterpret_cast<Value<Half>>(_mm256_cvtph_ps(load_bits<__m128i>(from)));
+#else
+  Value<Half> lanes;
+  for (int lane = 0; lane < kLanes<Half>; ++lane) lanes[lane] = to_compute(from[lane]);
+  return lanes;
+#endif
+}
+
+// The first `count` lanes from memory, never reading at or past `end`; the others hold anything.
+template <class S>
+SPP_HOST_DEVICE Value<S> load_first(const S* from, std::int64_t count, const S* end) {
+  if (end - from >= kLanes<S>) return load(from);  // what follows is still the input's
+  S elements[kLanes<S>] = {};
+  for (std::int64_t lane = 0; lane < count; ++lane) elements[lane] = from[lane];
+  return load(elements);
+}
+
+// Values came from S or are zero, so that converting back is exact.
+SPP_HOST_DEVICE void store(float* to, Value<float> lanes) {
+  std::memcpy(to, &lanes, sizeof(lanes));
+}
+SPP_HOST_DEVICE void store(double* to, Value<double> lanes) {
+  std::memcpy(to, &lanes, sizeof(lanes));
+}
+SPP_HOST_DEVICE void store(BFloat16* to, Value<BFloat16> lanes) {
+  const Bits16 bits = __builtin_convertvector(reinterpret_cast<Bits32>(lanes) >> 16, Bits16);
+  std::memcpy(to, &bits, sizeof(bits));
+}
+SPP_HOST_DEVICE void store(Half* to, Value<Half> lanes) {
+#if defined(__AVX512F__)
+  const __m256i bits = _mm512_cvtps_ph(reinterpret_cast<__m512>(lanes),
+                                       _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  std::memcpy(to, &bits, sizeof(bits));
+#elif defined(__F16C__)
+  const __m128i bits = _mm256_cvtps_ph(reinterpret_cast<__m256>(lanes),
+                                       _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  std::memcpy(to, &bits, sizeof(bits));
+#else
+  for (int lane = 0; lane < kLanes<Half>; ++lane) to[lane] = from_compute<Half>(lanes[lane]);
+#endif
+}
+SPP_HOST_DEVICE void store(std::int32_t* to, Index<float> lanes) {
+  std::memcpy(to, &lanes, sizeof(lanes));
+}
+SPP_HOST_DEVICE void store(std::int32_t* to, Index<double> lanes) {
+  const Narrow32 narrow = __builtin_convertvector(lanes, Narrow32);
+  std::memcpy(to, &narrow, sizeof(narrow));
+}
+
+template <class V, class E>
+SPP_HOST_DEVICE void store_first(E* to, V lanes, std::int64_t count) {
+  E elements[sizeof(V) / sizeof(lanes[0])];
+  store(elements, lanes);
+  for (std::int64_t lane = 0; lane < count; ++lane) to[lane] = elements[lane];
+}
+
+// a > b ? a : b, which is one instruction that yields b when either is NaN. Compilers find it for
+// the plain expression, but not next to a test for NaN, where they would rather combine two masks.
+template <class V>
+SPP_HOST_DEVICE V larger(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(a[0]) == sizeof(float))
+    return reinterpret_cast<V>(_mm512_max_ps((__m512)a, (__m512)b));
+  return reinterpret_cast<V>(_mm512_max_pd((__m512d)a, (__m512d)b));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(a[0]) == sizeof(float))
+    return reinterpret_cast<V>(_mm256_max_ps((__m256)a, (__m256)b));
+  return reinterpret_cast<V>(_mm256_max_pd((__m256d)a, (__m256d)b));
+#elif defined(__x86_64__)
+  if constexpr (sizeof(a[0]) == sizeof(float))
+    return reinterpret_cast<V>(_mm_max_ps((__m128)a, (__m128)b));
+  return reinterpret_cast<V>(_mm_max_pd((__m128d)a, (__m128d)b));
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// MaxOp::combine on lanes: when `best` is NaN it stays, and a NaN candidate always wins.
+template <class V>
+SPP_HOST_DEVICE V combine(V candidate, V best) {
+  const V greater = larger(candidate, best);
+  return candidate != candidate ? candidate : greater;
+}
+
+namespace detail {
+#if defined(__clang__)
+template <class V, int... i>
+SPP_HOST_DEVICE V interleave_low(V a, V b, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(a, b, ((i & 1) * int{sizeof...(i)} + i / 2)...);
+}
+template <class V, int... i>
+SPP_HOST_DEVICE V interleave_high(V a, V b, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(a, b,
+                                 ((i & 1) * int{sizeof...(i)} + (i + int{sizeof...(i)}) / 2)...);
+}
+#else
+template <class V, int... i>
+SPP_HOST_DEVICE V interleave_low(V a, V b, std::integer_sequence<int, i...>) {
+  using Mask = decltype(a > b);
+  return __builtin_shuffle(a, b, Mask{((i & 1) * int{sizeof...(i)} + i / 2)...});
+}
+template <class V, int... i>
+SPP_HOST_DEVICE V interleave_high(V a, V b, std::integer_sequence<int, i...>) {
+  using Mask = decltype(a > b);
+  return __builtin_shuffle(a, b,
+                           Mask{((i & 1) * int{sizeof...(i)} + (i + int{sizeof...(i)}) / 2)...});
+}
+#endif
+template <class V, int... i>
+SPP_HOST_DEVICE V iota(std::integer_sequence<int, i...>) {
+  return V{i...};
+}
+}  // namespace detail
+
+// 0, 1, 2, ... along the lanes.
+template <class V>
+SPP_HOST_DEVICE V iota() {
+  return detail::iota<V>(std::make_integer_sequence<int, sizeof(V) / sizeof(V{}[0])>{});
+}
+
+// Transposes a square of lanes in place: afterwards lane i of rows[j] is what lane j of rows[i]
+// was. Each round riffles the first half of the rows with the second, which rotates the
+// row-and-lane address by one bit; log2 rounds rotate it by half, which swaps row and lane.
+template <class V, int n>
+SPP_HOST_DEVICE void transpose(V (&rows)[n]) {
+  static_assert(n == sizeof(V) / sizeof(V{}[0]), "transpose needs as many rows as lanes");
+  constexpr auto lanes = std::make_integer_sequence<int, n>{};
+#pragma GCC unroll 4
+  for (int round = 1; round < n; round *= 2) {
+    V riffled[n];
+#pragma GCC unroll 8
+    for (int i = 0; i < n / 2; ++i) {
+      riffled[2 * i] = detail::interleave_low(rows[i], rows[i + n / 2], lanes);
+      riffled[2 * i + 1] = detail::interleave_high(rows[i], rows[i + n / 2], lanes);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) rows[i] = riffled[i];
+  }
+}
+
+}  // namespace
+}  // namespace spp_ext::cpu::SPP_ISA

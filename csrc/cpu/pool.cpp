@@ -1,0 +1,139 @@
+// Cuts a pooling call into units and runs them with the kernels of the best instruction set.
+#include <algorithm>
+#include <cstdlib>
+#include <string_view>
+#include <vector>
+
+#include "cpu/huge_pages.h"
+#include "cpu/kernels.h"
+#include "cpu/pool_job.h"
+#include "cpu/regions.h"
+#include "cpu/run_units.h"
+
+namespace spp_ext::cpu {
+namespace {
+
+const PoolKernels& choose_kernels() {
+#if defined(SPP_EXT_HAVE_X86_ISAS)
+  const char* asked_for = std::getenv("SPP_EXT_INSTRUCTION_SET");
+  const std::string_view wanted = asked_for == nullptr ? "" : asked_for;
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                        __builtin_cpu_supports("f16c");
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
+                          __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (has_avx512 && wanted != "avx2" && wanted != "baseline") return avx512::kPoolKernels;
+  if (has_avx2 && wanted != "baseline") return avx2::kPoolKernels;
+#endif
+  return baseline::kPoolKernels;
+}
+
+const PoolKernels& kernels() {
+  static const PoolKernels& chosen = choose_kernels();
+  return chosen;
+}
+
+std::int64_t lanes(DType dtype) {
+  const std::size_t element = dtype == DType::kFloat64 ? sizeof(double) : sizeof(float);
+  return kernels().vector_bytes / static_cast<std::int64_t>(element);
+}
+
+std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+void advise_huge_pages_for(void* output, std::int32_t* argmax, DType dtype, std::int64_t elements) {
+  advise_huge_pages(output, elements * size_of(dtype));
+  advise_huge_pages(argmax, elements * static_cast<std::int64_t>(sizeof(*argmax)));
+}
+
+// Enough units that every thread has some to balance with.
+constexpr std::int64_t kUnitsPerThread = 4;
+
+void pool_contiguous(const MapJob& job, const Executor& executor) {
+  const FeatureMap& input = job.params.input;
+  const std::int64_t planes = input.batch * input.channels;
+  const std::int64_t per_unit =
+      std::clamp<std::int64_t>(divide_up(planes, executor.threads), 1, lanes(input.dtype));
+  run_units(divide_up(planes, per_unit), kernels().plane_scratch(job), executor,
+            [&](std::int64_t unit, void* scratch) {
+              const std::int64_t first = unit * per_unit;
+              kernels().pool_planes(job, {first, std::min(per_unit, planes - first)}, scratch);
+            });
+}
+
+void pool_channels_last(const MapJob& job, const Executor& executor) {
+  const FeatureMap& input = job.params.input;
+  const std::int64_t per_unit = kChannelVectors * lanes(input.dtype);
+  const std::int64_t units_per_image = divide_up(input.channels, per_unit);
+  run_units(input.batch * units_per_image, kernels().channel_scratch(job), executor,
+            [&](std::int64_t unit, void* scratch) {
+              const std::int64_t first = unit % units_per_image * per_unit;
+              const std::int64_t channels = std::min(per_unit, input.channels - first);
+              kernels().pool_channels(job, {unit / units_per_image, first, channels}, scratch);
+            });
+}
+
+}  // namespace
+
+const char* instruction_set() { return kernels().name; }
+
+void pool_map(const MapPoolParams& params, const Executor& executor) {
+  const FeatureMap& input = params.input;
+  std::vector<Span> spans(static_cast<std::size_t>(params.pyramid.spans));
+  fill_spans(params.pyramid, {{0, input.height}, {0, input.width}}, input.height, input.width,
+             spans.data());
+  const MapJob job{params, spans.data()};
+  advise_huge_pages_for(params.output, params.argmax, input.dtype,
+                        input.batch * input.channels * params.pyramid.bins);
+  if (input.layout == Layout::kContiguous) {
+    pool_contiguous(job, executor);
+  } else {
+    pool_channels_last(job, executor);
+  }
+}
+
+void pool_regions(const RegionPoolParams& params, const Executor& executor) {
+  const FeatureMap& input = params.input;
+  const PyramidView& pyramid = params.pyramid;
+  const std::int64_t count = params.regions.count;
+
+  std::vector<Span> spans(static_cast<std::size_t>(count * pyramid.spans));
+  constexpr std::int64_t kRowsPerTask = 256;
+  run_units(divide_up(count, kRowsPerTask), 0, executor, [&](std::int64_t unit, void*) {
+    for (std::int64_t row = unit * kRowsPerTask; row < std::min(count, (unit + 1) * kRowsPerTask);
+         ++row) {
+      fill_spans(pyramid, roi_window(params.regions, row, input.height, input.width), input.height,
+                 input.width, spans.data() + row * pyramid.spans);
+    }
+  });
+
+  const RowsByImage by_image = group_by_image(&params.regions, count, input.batch);
+  const RegionJob job{params, spans.data(), by_image.rows.data()};
+  advise_huge_pages_for(params.output, params.argmax, input.dtype,
+                        count * input.channels * pyramid.bins);
+
+  // A unit copies its slab before it pools, so regions are split only as far as the threads need.
+  const std::int64_t channels_per_unit = lanes(input.dtype);
+  const std::int64_t channel_units = divide_up(input.channels, channels_per_unit);
+  std::int64_t images = 0;
+  for (std::int64_t n = 0; n < input.batch; ++n)
+    images += by_image.begin[n] < by_image.begin[n + 1];
+  const std::int64_t parts = divide_up(executor.threads * kUnitsPerThread,
+                                       std::max<std::int64_t>(images * channel_units, 1));
+  std::vector<RegionUnit> units;
+  for (std::int64_t n = 0; n < input.batch; ++n) {
+    const std::int64_t rows = by_image.begin[n + 1] - by_image.begin[n];
+    const std::int64_t rows_per_part = std::max<std::int64_t>(divide_up(rows, parts), 1);
+    for (std::int64_t channel = 0; channel < input.channels; channel += channels_per_unit) {
+      const ChannelUnit planes{n, channel, std::min(channels_per_unit, input.channels - channel)};
+      for (std::int64_t first = 0; first < rows; first += rows_per_part) {
+        units.push_back({planes, by_image.begin[n] + first,
+                         by_image.begin[n] + std::min(first + rows_per_part, rows)});
+      }
+    }
+  }
+  run_units(
+      static_cast<std::int64_t>(units.size()), kernels().region_scratch(job), executor,
+      [&](std::int64_t unit, void* scratch) { kernels().pool_regions(job, units[unit], scratch); });
+}
+
+}  // namespace spp_ext::cpu

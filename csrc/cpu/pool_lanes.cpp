@@ -1,0 +1,487 @@
+// Max pooling with one plane in each vector lane. Compiled once per instruction set, which SPP_ISA
+// names.
+//
+// contiguous map     A bin's rows are reduced first, plane by plane, along the memory: a vector
+// holds neighbouring (pool_planes)      columns. What is left, one row of columns for each plane,
+// is transposed so that a vector holds one
+//                    column of many planes, and columns are reduced to bins there. The transpose
+//                    thus handles W values a bin row, not H * W, and nothing is ever reduced across
+//                    the lanes of a vector.
+//
+//                      plane 0  [x0 x1 x2 ...]  \            [p0 p1 p2 ...] x0
+//                      plane 1  [x0 x1 x2 ...]   transpose   [p0 p1 p2 ...] x1   reduce x in bin ->
+//                      [p0 p1 p2 ...] plane 2  [x0 x1 x2 ...]  /            [p0 p1 p2 ...] x2
+//
+// channels_last map  A cell's channels are neighbours in memory, so lanes are planes from the
+// start. (pool_channels)
+//
+// regions            The rows that any region of a unit touches are copied once into a slab
+// [cells][lanes], from either (pool_regions)     layout, and every region pools from there.
+#include <cstdint>
+
+#include "core/dispatch.h"
+#include "core/max_op.h"
+#include "cpu/bin_block.h"
+#include "cpu/lanes.h"
+#include "cpu/pool_job.h"
+
+#ifndef SPP_ISA
+#error "compile with -DSPP_ISA=<instruction set>"
+#endif
+
+#define SPP_STRING_OF(name) #name
+#define SPP_STRING(name) SPP_STRING_OF(name)
+
+namespace spp_ext::cpu::SPP_ISA {
+namespace {
+
+// Calls f with a value of the storage type that `dtype` names and, as a constant, whether argmax is
+// wanted.
+template <class F>
+auto dispatch(DType dtype, bool with_argmax, const F& f) {
+  return spp_ext::dispatch(dtype, [&](auto storage) {
+    return with_argmax ? f(storage, std::true_type{}) : f(storage, std::false_type{});
+  });
+}
+
+template <class S>
+Index<S> broadcast(std::int64_t cell) {
+  using Element = std::remove_reference_t<decltype(Index<S>{}[0])>;
+  return Index<S>{} + static_cast<std::remove_cv_t<Element>>(cell);
+}
+
+// Cells whose lanes are planes: lanes of cell (y, x) start at data + (y - first_row) * row_stride +
+// x * cell_stride.
+template <class S>
+struct LaneCells {
+  const S* data;
+  std::int64_t first_row;
+  std::int64_t row_stride;
+  std::int64_t cell_stride;
+  std::int64_t width;   // W of the map, for flat indices
+  std::int64_t planes;  // lanes in use of the last vector
+  const S* end;         // of readable memory
+};
+
+// One bin of `vectors` neighbouring vectors of planes. Cells come in row-major order.
+template <int vectors, bool with_argmax, bool partial, class S>
+void reduce_rectangle(const LaneCells<S>& from, Span rows, Span cols, Value<S>* value,
+                      Index<S>* cell) {
+  const auto load_cell = [&](const S* at, int v) {
+    if constexpr (partial) return load_first(at + v * kLanes<S>, from.planes, from.end);
+    return load(at + v * kLanes<S>);
+  };
+  const S* row =
+      from.data + (rows.begin - from.first_row) * from.row_stride + cols.begin * from.cell_stride;
+  Value<S> best[vectors];
+  Value<S> nan[vectors];
+  Index<S> best_cell[vectors];
+  for (int v = 0; v < vectors; ++v) {
+    best[v] = load_cell(row, v);
+    nan[v] = best[v];
+    best_cell[v] = broadcast<S>(rows.begin * from.width + cols.begin);
+  }
+  for (std::int32_t y = rows.begin; y < rows.end; ++y, row += from.row_stride) {
+    const S* at = row;
+    for (std::int32_t x = cols.begin; x < cols.end; ++x, at += from.cell_stride) {
+      const Index<S> here = broadcast<S>(y * from.width + x);
+      for (int v = 0; v < vectors; ++v) {
+        const Value<S> candidate = load_cell(at, v);
+        if constexpr (with_argmax) {
+          const auto take = MaxOp::replaces(candidate, best[v]);
+          best[v] = take ? candidate : best[v];
+          best_cell[v] = take ? here : best_cell[v];
+        } else {
+          // Two chains, of one short instruction each: the numbers' maximum, and the last NaN.
+          best[v] = larger(candidate, best[v]);
+          nan[v] = candidate != candidate ? candidate : nan[v];
+        }
+      }
+    }
+  }
+  for (int v = 0; v < vectors; ++v) {
+    value[v] = with_argmax ? best[v] : combine(nan[v], best[v]);
+    if constexpr (with_argmax) cell[v] = best_cell[v];
+  }
+}
+
+// Every bin of the base levels, from cells whose lanes are planes.
+template <int vectors, bool with_argmax, bool partial, class S, class Block>
+void reduce_base(const PyramidView& pyramid, const Span* spans, const LaneCells<S>& from,
+                 Block& bins) {
+  for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+    const Level& level = pyramid.levels[pyramid.order[i]];
+    if (!level.is_base()) continue;
+    const Span* rows = spans;
+    const Span* cols = spans + level.row_spans();
+    spans = cols + level.col_spans();
+    std::int64_t bin = level.first_bin;
+    for (std::int64_t r = 0; r < level.row_spans(); ++r) {
+      const std::int64_t first_col = level.is_grid() ? 0 : r;
+      const std::int64_t end_col = level.is_grid() ? level.col_spans() : r + 1;
+      for (std::int64_t c = first_col; c < end_col; ++c, ++bin) {
+        if (rows[r].begin == rows[r].end || cols[c].begin == cols[c].end) {
+          bins.set_empty(bin);
+          continue;
+        }
+        bins.empty[bin] = 0;
+        reduce_rectangle<vectors, with_argmax, partial>(
+            from, rows[r], cols[c], bins.values + bin * vectors, bins.cells + bin * vectors);
+      }
+    }
+  }
+}
+
+// --- contiguous maps
+// ---------------------------------------------------------------------------------------------
+
+// Folds `count` neighbouring rows into the best of each column so far. Lanes are columns; the last
+// vector of a row may run over into what follows, and the caller ignores those lanes.
+template <int count, bool first, bool with_argmax, class S>
+void fold_rows(const S* row, std::int64_t first_cell, std::int64_t columns, std::int64_t width,
+               const S* end, Value<S>* values, Index<S>* cells) {
+  constexpr int n = kLanes<S>;
+  const Index<S> lane = iota<Index<S>>();
+  for (std::int64_t x = 0; x < columns; x += n) {
+    const bool whole = x + n <= columns;
+    const auto load_row = [&](int r) {
+      const S* at = row + r * width + x;
+      return whole ? load(at) : load_first(at, columns - x, end);
+    };
+    Value<S> best = first ? load_row(0) : values[x / n];
+    [[maybe_unused]] Index<S> best_cell;
+    if constexpr (with_argmax)
+      best_cell = first ? lane + broadcast<S>(first_cell + x) : cells[x / n];
+#pragma GCC unroll 4
+    for (int r = first ? 1 : 0; r < count; ++r) {
+      const Value<S> candidate = load_row(r);
+      if constexpr (with_argmax) {
+        const auto take = MaxOp::replaces(candidate, best);
+        best = take ? candidate : best;
+        best_cell = take ? lane + broadcast<S>(first_cell + r * width + x) : best_cell;
+      } else {
+        best = combine(candidate, best);
+      }
+    }
+    values[x / n] = best;
+    if constexpr (with_argmax) cells[x / n] = best_cell;
+  }
+}
+
+// The best of each column over `rows` of one plane, for `columns` columns from `first_column` on.
+// Four rows at a time: memory is read along the rows, and the running best is reloaded once per
+// four.
+template <bool with_argmax, class S>
+void reduce_rows(const S* plane, std::int64_t width, Span rows, std::int64_t first_column,
+                 std::int64_t columns, const S* end, Value<S>* values, Index<S>* cells) {
+  const auto fold = [&](auto count, auto first, std::int32_t y) {
+    const std::int64_t cell = y * width + first_column;
+    fold_rows<count, first, with_argmax>(plane + cell, cell, columns, width, end, values, cells);
+  };
+  const auto fold_few = [&](std::int32_t count, auto first, std::int32_t y) {
+    switch (count) {
+      case 1:
+        return fold(std::integral_constant<int, 1>{}, first, y);
+      case 2:
+        return fold(std::integral_constant<int, 2>{}, first, y);
+      case 3:
+        return fold(std::integral_constant<int, 3>{}, first, y);
+      default:
+        return fold(std::integral_constant<int, 4>{}, first, y);
+    }
+  };
+  std::int32_t y = rows.begin;
+  fold_few(rows.end - y, std::true_type{}, y);
+  for (y += 4; y < rows.end; y += 4) fold_few(rows.end - y, std::false_type{}, y);
+}
+
+// The best of neighbouring columns of a transposed row of columns. Cells do not come in row-major
+// order.
+template <bool with_argmax, class S>
+void reduce_columns(const Value<S>* values, const Index<S>* cells, std::int64_t begin,
+                    std::int64_t end, Value<S>* value, Index<S>* cell) {
+  Value<S> best = values[begin];
+  [[maybe_unused]] Index<S> best_cell;
+  if constexpr (with_argmax) best_cell = cells[begin];
+  for (std::int64_t x = begin + 1; x < end; ++x) {
+    if constexpr (with_argmax) {
+      const auto take = MaxOp::replaces(values[x], cells[x], best, best_cell);
+      best = take ? values[x] : best;
+      best_cell = take ? cells[x] : best_cell;
+    } else {
+      best = combine(values[x], best);
+    }
+  }
+  *value = best;
+  if constexpr (with_argmax) *cell = best_cell;
+}
+
+template <class S, bool with_argmax>
+struct PlaneScratch {
+  std::int64_t vectors;     // that hold a row of columns
+  Value<S>* row_values;     // [lanes][vectors], the best of each column; one row for each plane
+  Index<S>* row_cells;      // [lanes][vectors]
+  Value<S>* column_values;  // [vectors * lanes], transposed: one vector for each column
+  Index<S>* column_cells;   // [vectors * lanes]
+  BinBlock<S, 1, with_argmax> bins;
+
+  PlaneScratch(Scratch& scratch, const MapJob& job)
+      : vectors((job.params.input.width + kLanes<S> - 1) / kLanes<S>),
+        row_values(scratch.take<Value<S>>(kLanes<S> * vectors)),
+        row_cells(with_argmax ? scratch.take<Index<S>>(kLanes<S> * vectors) : nullptr),
+        column_values(scratch.take<Value<S>>(kLanes<S> * vectors)),
+        column_cells(with_argmax ? scratch.take<Index<S>>(kLanes<S> * vectors) : nullptr),
+        bins(scratch, job.params.pyramid.bins) {}
+};
+
+// Rows of `vectors` vectors, one row a lane, become one vector a column.
+template <class V>
+void transpose_rows(const V* rows, std::int64_t vectors, std::int64_t used_rows, V* columns) {
+  constexpr int n = sizeof(V) / sizeof(V{}[0]);
+  for (std::int64_t block = 0; block < vectors; ++block) {
+    V square[n];
+    for (int lane = 0; lane < n; ++lane)
+      square[lane] = rows[(lane < used_rows ? lane : 0) * vectors + block];
+    transpose(square);
+    for (int x = 0; x < n; ++x) columns[block * n + x] = square[x];
+  }
+}
+
+template <class S, bool with_argmax>
+void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
+  const FeatureMap& input = job.params.input;
+  const PyramidView& pyramid = job.params.pyramid;
+  const S* const data = static_cast<const S*>(input.data);
+  const S* const end = data + input.batch * input.channels * input.cells();
+  Scratch scratch(memory);
+  PlaneScratch<S, with_argmax> s(scratch, job);
+
+  const Span* spans = job.spans;
+  for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+    const Level& level = pyramid.levels[pyramid.order[i]];
+    if (!level.is_base()) continue;
+    const Span* rows = spans;
+    const Span* cols = spans + level.row_spans();
+    spans = cols + level.col_spans();
+    std::int64_t bin = level.first_bin;
+    for (std::int64_t r = 0; r < level.row_spans(); ++r) {
+      // A row of a grid needs all columns, a listed bin only its own.
+      const std::int64_t first_col = level.is_grid() ? 0 : r;
+      const std::int64_t end_col = level.is_grid() ? level.col_spans() : r + 1;
+      const std::int64_t first_column = cols[first_col].begin;
+      const std::int64_t columns = cols[end_col - 1].end - first_column;
+      const std::int64_t vectors = (columns + kLanes<S> - 1) / kLanes<S>;
+      for (std::int64_t lane = 0; lane < unit.planes; ++lane) {
+        reduce_rows<with_argmax>(data + (unit.first_plane + lane) * input.cells(), input.width,
+                                 rows[r], first_column, columns, end, s.row_values + lane * vectors,
+                                 with_argmax ? s.row_cells + lane * vectors : nullptr);
+      }
+      transpose_rows(s.row_values, vectors, unit.planes, s.column_values);
+      if constexpr (with_argmax) transpose_rows(s.row_cells, vectors, unit.planes, s.column_cells);
+      for (std::int64_t c = first_col; c < end_col; ++c, ++bin) {
+        reduce_columns<with_argmax, S>(s.column_values, s.column_cells,
+                                       cols[c].begin - first_column, cols[c].end - first_column,
+                                       s.bins.values + bin, s.bins.cells + bin);
+        s.bins.empty[bin] = 0;
+      }
+    }
+  }
+  s.bins.merge_derived(pyramid);
+
+  // Planes of one image are written together; a unit may hold the end of one image and the start of
+  // the next.
+  for (std::int64_t lane = 0; lane < unit.planes;) {
+    const std::int64_t image = (unit.first_plane + lane) / input.channels;
+    const std::int64_t channel = (unit.first_plane + lane) % input.channels;
+    const std::int64_t left_in_image = input.channels - channel;
+    const std::int64_t left_in_unit = unit.planes - lane;
+    const std::int64_t planes = left_in_image < left_in_unit ? left_in_image : left_in_unit;
+    s.bins.write(pyramid, input.channels, image, channel, 0, static_cast<int>(lane), planes,
+                 static_cast<S*>(job.params.output), job.params.argmax);
+    lane += planes;
+  }
+}
+
+std::size_t plane_scratch(const MapJob& job) {
+  return dispatch(job.params.input.dtype, job.params.argmax != nullptr,
+                  [&](auto storage, auto with_argmax) {
+                    Scratch scratch(nullptr);
+                    PlaneScratch<decltype(storage), with_argmax>(scratch, job);
+                    return scratch.used();
+                  });
+}
+
+void pool_planes(const MapJob& job, const PlaneUnit& unit, void* scratch) {
+  dispatch(job.params.input.dtype, job.params.argmax != nullptr,
+           [&](auto storage, auto with_argmax) {
+             pool_planes_of<decltype(storage), with_argmax>(job, unit, scratch);
+           });
+}
+
+// --- channels_last maps
+// ------------------------------------------------------------------------------------------
+
+template <class S, int vectors, bool with_argmax, bool partial>
+void pool_channel_vectors(const MapJob& job, const ChannelUnit& unit, void* memory) {
+  const FeatureMap& input = job.params.input;
+  const S* const data = static_cast<const S*>(input.data);
+  Scratch scratch(memory);
+  BinBlock<S, vectors, with_argmax> bins(scratch, job.params.pyramid.bins);
+  const LaneCells<S> cells{data + unit.image * input.cells() * input.channels + unit.first_channel,
+                           0,
+                           input.width * input.channels,
+                           input.channels,
+                           input.width,
+                           unit.channels,
+                           data + input.batch * input.cells() * input.channels};
+  reduce_base<vectors, with_argmax, partial>(job.params.pyramid, job.spans, cells, bins);
+  bins.merge_derived(job.params.pyramid);
+  for (int v = 0; v < vectors; ++v) {
+    const std::int64_t planes = partial ? unit.channels : kLanes<S>;
+    bins.write(job.params.pyramid, input.channels, unit.image, unit.first_channel + v * kLanes<S>,
+               v, 0, planes, static_cast<S*>(job.params.output), job.params.argmax);
+  }
+}
+
+std::size_t channel_scratch(const MapJob& job) {
+  return dispatch(
+      job.params.input.dtype, job.params.argmax != nullptr, [&](auto storage, auto with_argmax) {
+        Scratch scratch(nullptr);
+        BinBlock<decltype(storage), kChannelVectors, with_argmax>(scratch, job.params.pyramid.bins);
+        return scratch.used();
+      });
+}
+
+void pool_channels(const MapJob& job, const ChannelUnit& unit, void* scratch) {
+  dispatch(
+      job.params.input.dtype, job.params.argmax != nullptr, [&](auto storage, auto with_argmax) {
+        using S = decltype(storage);
+        if (unit.channels == kChannelVectors * kLanes<S>) {
+          return pool_channel_vectors<S, kChannelVectors, with_argmax, false>(job, unit, scratch);
+        }
+        ChannelUnit part = unit;
+        for (const std::int64_t end = unit.first_channel + unit.channels; part.first_channel < end;
+             part.first_channel += kLanes<S>) {
+          part.channels =
+              end - part.first_channel < kLanes<S> ? end - part.first_channel : kLanes<S>;
+          if (part.channels == kLanes<S>) {
+            pool_channel_vectors<S, 1, with_argmax, false>(job, part, scratch);
+          } else {
+            pool_channel_vectors<S, 1, with_argmax, true>(job, part, scratch);
+          }
+        }
+      });
+}
+
+// --- regions
+// -----------------------------------------------------------------------------------------------------
+
+// Rows [begin, end) that the base bins of some regions read.
+Span rows_read(const RegionJob& job, const RegionUnit& unit) {
+  const PyramidView& pyramid = job.params.pyramid;
+  Span all{0, 0};
+  for (std::int64_t k = unit.first_row; k < unit.end_row; ++k) {
+    const Span* spans = job.spans + job.rows[k] * pyramid.spans;
+    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+      const Level& level = pyramid.levels[pyramid.order[i]];
+      if (!level.is_base()) continue;
+      for (std::int64_t r = 0; r < level.row_spans(); ++r) {
+        if (spans[r].begin == spans[r].end) continue;
+        if (all.begin == all.end) all = spans[r];
+        if (spans[r].begin < all.begin) all.begin = spans[r].begin;
+        if (spans[r].end > all.end) all.end = spans[r].end;
+      }
+      spans += level.row_spans() + level.col_spans();
+    }
+  }
+  return all;
+}
+
+// Copies rows of a unit's planes into slab[cells][lanes]; lanes without a plane hold anything.
+template <class S>
+void load_slab(const FeatureMap& input, const ChannelUnit& unit, Span rows, Value<S>* slab) {
+  constexpr int n = kLanes<S>;
+  const S* const data = static_cast<const S*>(input.data);
+  const S* const image = data + unit.image * input.channels * input.cells();
+  const S* const end = data + input.batch * input.channels * input.cells();
+  const std::int64_t cells = (rows.end - rows.begin) * input.width;
+  const std::int64_t first_cell = rows.begin * input.width;
+  if (input.layout == Layout::kChannelsLast) {
+    const S* at = image + first_cell * input.channels + unit.first_channel;
+    for (std::int64_t cell = 0; cell < cells; ++cell, at += input.channels) {
+      slab[cell] = unit.channels == n ? load(at) : load_first(at, unit.channels, end);
+    }
+    return;
+  }
+  for (std::int64_t cell = 0; cell < cells; cell += n) {
+    Value<S> square[n];
+    for (int lane = 0; lane < n; ++lane) {
+      const std::int64_t channel = unit.first_channel + (lane < unit.channels ? lane : 0);
+      const S* at = image + channel * input.cells() + first_cell + cell;
+      square[lane] = cell + n <= cells ? load(at) : load_first(at, cells - cell, end);
+    }
+    transpose(square);
+    for (int x = 0; x < n; ++x) slab[cell + x] = square[x];
+  }
+}
+
+template <class S, bool with_argmax>
+struct RegionScratch {
+  Value<S>* slab;  // [cells], rounded up to whole squares of lanes
+  BinBlock<S, 1, with_argmax> bins;
+
+  RegionScratch(Scratch& scratch, const RegionJob& job)
+      : slab(scratch.take<Value<S>>((job.params.input.cells() + kLanes<S> - 1) / kLanes<S> *
+                                    kLanes<S>)),
+        bins(scratch, job.params.pyramid.bins) {}
+};
+
+template <class S, bool with_argmax>
+void pool_regions_of(const RegionJob& job, const RegionUnit& unit, void* memory) {
+  using T = ComputeType<S>;
+  const FeatureMap& input = job.params.input;
+  const PyramidView& pyramid = job.params.pyramid;
+  Scratch scratch(memory);
+  RegionScratch<S, with_argmax> s(scratch, job);
+  const Span rows = rows_read(job, unit);
+  load_slab<S>(input, unit.planes, rows, s.slab);
+  const T* const slab = reinterpret_cast<const T*>(s.slab);
+  const LaneCells<T> cells{slab,
+                           rows.begin,
+                           input.width * kLanes<S>,
+                           kLanes<S>,
+                           input.width,
+                           kLanes<S>,
+                           slab + (rows.end - rows.begin) * input.width * kLanes<S>};
+  for (std::int64_t k = unit.first_row; k < unit.end_row; ++k) {
+    const std::int64_t row = job.rows[k];
+    reduce_base<1, with_argmax, false>(pyramid, job.spans + row * pyramid.spans, cells, s.bins);
+    s.bins.merge_derived(pyramid);
+    s.bins.write(pyramid, input.channels, row, unit.planes.first_channel, 0, 0,
+                 unit.planes.channels, static_cast<S*>(job.params.output), job.params.argmax);
+  }
+}
+
+std::size_t region_scratch(const RegionJob& job) {
+  return dispatch(job.params.input.dtype, job.params.argmax != nullptr,
+                  [&](auto storage, auto with_argmax) {
+                    Scratch scratch(nullptr);
+                    RegionScratch<decltype(storage), with_argmax>(scratch, job);
+                    return scratch.used();
+                  });
+}
+
+void pool_regions(const RegionJob& job, const RegionUnit& unit, void* scratch) {
+  dispatch(job.params.input.dtype, job.params.argmax != nullptr,
+           [&](auto storage, auto with_argmax) {
+             pool_regions_of<decltype(storage), with_argmax>(job, unit, scratch);
+           });
+}
+
+}  // namespace
+
+extern const PoolKernels kPoolKernels{SPP_STRING(SPP_ISA), kVectorBytes,    plane_scratch,
+                                      pool_planes,         channel_scratch, pool_channels,
+                                      region_scratch,      pool_regions};
+
+}  // namespace spp_ext::cpu::SPP_ISA
