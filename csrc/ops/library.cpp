@@ -1,0 +1,22 @@
+// The schemas of every op. Levels come in the flat form of spp_ext/levels.py; argmax is int32, -1
+// for an empty bin.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(spp_ext, library) {
+  library.def("spatial_pyramid_pool(Tensor input, int[] levels) -> Tensor");
+  library.def("spatial_pyramid_pool_with_argmax(Tensor input, int[] levels) -> (Tensor, Tensor)");
+  library.def(
+      "roi_spatial_pyramid_pool(Tensor input, Tensor rois, int[] levels, float spatial_scale, str "
+      "convention, "
+      "bool validate) -> Tensor");
+  library.def(
+      "roi_spatial_pyramid_pool_with_argmax(Tensor input, Tensor rois, int[] levels, float "
+      "spatial_scale, "
+      "str convention, bool validate) -> (Tensor, Tensor)");
+  library.def("gather(Tensor source, Tensor argmax, Tensor? rois, int[] level_bins) -> Tensor");
+  library.def(
+      "scatter(Tensor grad_output, Tensor argmax, Tensor? rois, int[] level_bins, SymInt[] "
+      "input_size, "
+      "bool channels_last) -> Tensor");
+  library.def("cpu_instruction_set() -> str");
+}

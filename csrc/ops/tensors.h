@@ -1,0 +1,162 @@
+// Between torch tensors and what the kernels take: element types, layouts, allocation, and errors
+// that say what was expected and what came. The only part of the library, with the rest of ops/,
+// that knows what a tensor is.
+//
+// Errors are standard exceptions, which torch turns into Python's: invalid_argument into
+// ValueError, out_of_range into IndexError. torch's own check macro would print the path of this
+// file at every user.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "core/params.h"
+
+namespace spp_ext::ops {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+template <class Error = std::invalid_argument>
+[[noreturn]] void fail(const char* op, const std::string& sentence) {
+  throw Error("spp_ext." + std::string(op) + ": " + sentence);
+}
+
+inline std::string shape_of(const Tensor& tensor) {
+  std::string text = "[";
+  for (std::int64_t d = 0; d < tensor.dim(); ++d) {
+    text += (d == 0 ? "" : ", ") + std::to_string(tensor.size(d));
+  }
+  return text + "]";
+}
+
+inline std::optional<DType> dtype_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return DType::kFloat32;
+    case ScalarType::Double:
+      return DType::kFloat64;
+    case ScalarType::Half:
+      return DType::kFloat16;
+    case ScalarType::BFloat16:
+      return DType::kBFloat16;
+    default:
+      return std::nullopt;
+  }
+}
+
+inline DType checked_dtype(const char* op, const char* name, const Tensor& tensor) {
+  const std::optional<DType> dtype = dtype_of(tensor);
+  if (!dtype) {
+    fail(op, std::string("expected ") + name +
+                 " of dtype float32, float64, float16 or bfloat16, got " +
+                 torch::headeronly::toString(tensor.scalar_type()));
+  }
+  return *dtype;
+}
+
+inline void check_same_device(const char* op, const char* name, const Tensor& tensor,
+                              const char* other_name, const Tensor& other) {
+  if (tensor.is_cpu() != other.is_cpu() || tensor.get_device_index() != other.get_device_index()) {
+    fail(op, std::string("expected ") + name + " and " + other_name + " on one device, got two");
+  }
+}
+
+// Products of sizes that a caller chose can pass 2^63.
+inline std::int64_t checked_product(const char* op, const char* what,
+                                    std::initializer_list<std::int64_t> sizes) {
+  std::int64_t product = 1;
+  for (const std::int64_t size : sizes) {
+    if (__builtin_mul_overflow(product, size, &product) || product > (std::int64_t{1} << 60)) {
+      fail(op, std::string("expected ") + what + " of fewer than 2^60 elements, got more");
+    }
+  }
+  return product;
+}
+
+// An uninitialised tensor on the device of `like`. Straight to the C function: a call through the
+// dispatcher by name costs more than pooling a small map.
+inline Tensor empty_strided(const char* op, const std::vector<std::int64_t>& sizes,
+                            const std::vector<std::int64_t>& strides, std::int32_t dtype,
+                            const Tensor& like) {
+  std::int32_t device_type = 0;
+  aoti_torch_get_device_type(like.get(), &device_type);
+  AtenTensorHandle handle = nullptr;
+  if (aoti_torch_empty_strided(static_cast<std::int64_t>(sizes.size()), sizes.data(),
+                               strides.data(), dtype, device_type, like.get_device_index(),
+                               &handle) != TORCH_SUCCESS) {
+    fail<std::runtime_error>(op, "could not allocate the memory of its result");
+  }
+  return Tensor(handle);
+}
+
+inline std::int32_t shim_dtype_of(const Tensor& tensor) {
+  std::int32_t dtype = 0;
+  aoti_torch_get_dtype(tensor.get(), &dtype);
+  return dtype;
+}
+
+// [rows, columns], contiguous.
+inline Tensor empty_matrix(const char* op, std::int64_t rows, std::int64_t columns,
+                           std::int32_t dtype, const Tensor& like) {
+  return empty_strided(op, {rows, columns}, {columns < 1 ? 1 : columns, 1}, dtype, like);
+}
+
+// Strides alone tell the layout: the stable ABI's is_contiguous knows no memory format. A dimension
+// of size 1 is never stepped along, so its stride says nothing.
+inline bool is_channels_last(const Tensor& tensor) {
+  const std::int64_t channels = tensor.size(1), width = tensor.size(3);
+  const auto steps = [&](std::int64_t dim, std::int64_t expected) {
+    return tensor.size(dim) == 1 || tensor.stride(dim) == expected;
+  };
+  return steps(1, 1) && steps(3, channels) && steps(2, width * channels) &&
+         steps(0, tensor.size(2) * width * channels);
+}
+
+// A feature map, and the tensor that keeps its memory alive.
+struct HeldMap {
+  Tensor tensor;
+  FeatureMap map;
+};
+
+// Checks a [N, C, H, W] tensor; a layout that is neither of the two is made contiguous.
+inline HeldMap feature_map(const char* op, const char* name, const Tensor& tensor) {
+  const DType dtype = checked_dtype(op, name, tensor);
+  if (tensor.dim() != 4) {
+    fail(op, std::string("expected ") + name + " of shape [N, C, H, W], got " + shape_of(tensor));
+  }
+  const std::int64_t height = tensor.size(2), width = tensor.size(3);
+  if (height == 0 || width == 0) {
+    fail(op, std::string("expected ") + name + " with at least one row and one column, got " +
+                 shape_of(tensor));
+  }
+  if (height > 2147483647 / width) {
+    fail(op, std::string("expected ") + name + " with fewer than 2^31 cells in a plane, got " +
+                 shape_of(tensor));
+  }
+  const bool contiguous = tensor.is_contiguous();
+  const bool channels_last = !contiguous && is_channels_last(tensor);
+  HeldMap held{contiguous || channels_last ? tensor : torch::stable::contiguous(tensor), {}};
+  held.map = {held.tensor.const_data_ptr(),
+              dtype,
+              channels_last ? Layout::kChannelsLast : Layout::kContiguous,
+              tensor.size(0),
+              tensor.size(1),
+              height,
+              width};
+  return held;
+}
+
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+}  // namespace spp_ext::ops
