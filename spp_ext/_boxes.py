@@ -1,0 +1,49 @@
+"""Boxes as users hold them, turned into the one form the ops take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def as_rois(op: str, boxes: Tensor | Sequence[Tensor], batch: int, like: Tensor) -> Tensor:
+    """Boxes as ``rois [K, 5]``: batch_index, x1, y1, x2, y2 in image coordinates.
+
+    Args:
+        op: the public op on whose behalf errors speak.
+        boxes: ``rois`` already, or a list of ``[L, 4]`` boxes (x1, y1, x2, y2), one tensor per image.
+        batch: N, the number of images.
+        like: decides the device, and the dtype when the list is empty.
+    """
+    if isinstance(boxes, Tensor):
+        if not boxes.is_floating_point():
+            raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {boxes.dtype}")
+        return boxes
+    if not isinstance(boxes, (list, tuple)) or not all(isinstance(image, Tensor) for image in boxes):
+        raise TypeError(f"{op}: expected boxes to be a Tensor[K, 5] or a list of Tensor[L, 4], got {_describe(boxes)}")
+    if len(boxes) != batch:
+        raise ValueError(f"{op}: expected one tensor of boxes for each of {batch} images, got {len(boxes)}")
+    for image in boxes:
+        if image.dim() != 2 or image.shape[1] != 4:
+            raise ValueError(f"{op}: expected boxes of shape [L, 4] for every image, got {list(image.shape)}")
+        if not image.is_floating_point():
+            raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {image.dtype}")
+    if not boxes:
+        return torch.zeros((0, 5), dtype=torch.float32, device=like.device)
+    coordinates = torch.cat(list(boxes))
+    # Half precision cannot count past 2,048 images, so the index column decides a wider type for all of it.
+    if coordinates.dtype in (torch.float16, torch.bfloat16):
+        coordinates = coordinates.float()
+    counts = torch.tensor([image.shape[0] for image in boxes], device=coordinates.device)
+    index = torch.arange(batch, dtype=coordinates.dtype, device=coordinates.device).repeat_interleave(
+        counts, output_size=coordinates.shape[0]
+    )
+    return torch.cat([index[:, None], coordinates], dim=1)
+
+
+def _describe(boxes: object) -> str:
+    if isinstance(boxes, (list, tuple)):
+        return f"a {type(boxes).__name__} with {sorted({type(image).__name__ for image in boxes})}"
+    return type(boxes).__name__

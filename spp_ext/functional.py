@@ -1,0 +1,149 @@
+"""The public functions: checks that need Python, and the choice between values alone and values with derivatives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from spp_ext import autograd
+from spp_ext._boxes import as_rois
+from spp_ext._library import ops
+from spp_ext.levels import Level, pyramid
+
+Convention = Literal["roi_pool", "spp_net", "outer"]
+
+_DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
+
+
+def _check_input(op: str, input: object) -> None:
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{op}: expected input to be a Tensor, got {type(input).__name__}")
+    if input.dtype not in _DTYPES:
+        raise TypeError(f"{op}: expected input of dtype float32, float64, float16 or bfloat16, got {input.dtype}")
+
+
+def spatial_pyramid_pool(
+    input: Tensor, levels: Sequence[Level] = (1, 2, 3, 6), *, return_indices: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Max-pools a feature map over a spatial pyramid of bins: a vector of one length for a map of any size.
+
+    The spatial pyramid pooling layer of He et al. 2014 (arXiv:1406.4729), and exactly
+    ``torch.cat([F.adaptive_max_pool2d(input, level).flatten(1) for level in levels], 1)``, in one pass.
+
+    Args:
+        input: feature map ``[N, C, H, W]`` or ``[C, H, W]``, contiguous or channels_last (other strides are copied);
+            float32, float64, float16 or bfloat16.
+        levels: one item per level, ``n`` for n x n bins, ``(rows, cols)``, or a `Bins` of arbitrary rectangles.
+        return_indices: also return where each maximum lies.
+
+    Returns:
+        ``[N, C * B]`` (``[C * B]`` for a 3-D input), where B is the number of bins over all levels: level after level,
+        within a level channel by channel, within a channel the bins row by row. `split_levels` takes it apart. With
+        ``return_indices`` also an int64 tensor of the same shape, ``row * W + column`` of each maximum in its plane.
+
+        Of equal values the first in row-major order is the maximum. A NaN in a bin is its maximum, as in torch.
+
+    Raises:
+        TypeError: ``input`` is not a floating-point tensor, or ``levels`` not a sequence of levels.
+        ValueError: ``input`` has another rank or no rows or columns, or a level is not positive.
+
+    Example::
+
+        >>> spp_ext.spatial_pyramid_pool(torch.randn(2, 256, 13, 17)).shape      # 50 bins
+        torch.Size([2, 12800])
+    """
+    op = "spp_ext.spatial_pyramid_pool"
+    _check_input(op, input)
+    if input.dim() == 3:
+        pooled = spatial_pyramid_pool(input.unsqueeze(0), levels, return_indices=return_indices)
+        return (pooled[0].squeeze(0), pooled[1].squeeze(0)) if return_indices else pooled.squeeze(0)
+    if input.dim() != 4:
+        raise ValueError(f"{op}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
+    encoded, level_bins = pyramid(op, levels)
+
+    if autograd.needs_derivative(input):
+        output, argmax = autograd.pool(
+            input, None, level_bins, lambda map: ops.spatial_pyramid_pool_with_argmax(map, encoded)
+        )
+    elif return_indices:
+        output, argmax = ops.spatial_pyramid_pool_with_argmax(input, encoded)
+    else:
+        return ops.spatial_pyramid_pool(input, encoded)
+    return (output, argmax.long()) if return_indices else output
+
+
+def roi_spatial_pyramid_pool(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    levels: Sequence[Level] = (1, 2, 3, 6),
+    spatial_scale: float = 1.0,
+    *,
+    convention: Convention = "roi_pool",
+    return_indices: bool = False,
+    validate: bool | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Max-pools every region of interest over a spatial pyramid of bins, all regions of a batch in one call.
+
+    The feature extraction of the SPP-net detector (He et al. 2014, section 4). With one level and the default
+    convention it is ``torchvision.ops.roi_pool``, flattened.
+
+    Args:
+        input: feature map ``[N, C, H, W]``, contiguous or channels_last (other strides are copied); float32, float64,
+            float16 or bfloat16.
+        boxes: ``[K, 5]``, rows of (batch_index, x1, y1, x2, y2), or a list of N tensors ``[L, 4]``, the boxes of each
+            image. In image coordinates, of any floating-point dtype whatever the input's: coordinates are computed in
+            float32, or float64 if the boxes are float64.
+        levels: as in `spatial_pyramid_pool`; a level divides the region's window.
+        spatial_scale: feature cells per image pixel. With a network of stride 16 it is 1/16: a box from x = 32 to 96
+            covers columns 2 to 6 of the map.
+        convention: how a box becomes a window of feature cells: ``"roi_pool"`` rounds both ends and includes them (Fast
+            R-CNN, torchvision); ``"spp_net"`` is Appendix A of the paper; ``"outer"`` is the smallest window that
+            covers the box. The README has a picture of the three.
+        return_indices: also return where each maximum lies.
+        validate: on CUDA, whether to check the contents of ``boxes``, which waits for the device; without it a bad row
+            pools to NaN. Default: the environment variable SPP_EXT_VALIDATE. On the CPU boxes are always checked.
+
+    Returns:
+        ``[K, C * B]``, each row ordered as in `spatial_pyramid_pool`. With ``return_indices`` also an int64 tensor of the
+        same shape, ``row * W + column`` of each maximum in its plane of the map. A bin that lies outside the map is
+        0, has index -1 and passes no gradient; ``"spp_net"`` has none, since it moves windows into the map.
+
+    Raises:
+        TypeError: an argument has the wrong type, or a tensor is not floating-point.
+        ValueError: a shape does not fit, a coordinate is not finite, or the scale not positive and finite.
+        IndexError: a batch index lies outside ``[0, N)``; the row and the value are named.
+
+    Example::
+
+        >>> features = torch.randn(2, 256, 38, 50)
+        >>> boxes = torch.tensor([[0.0, 32, 48, 200, 300], [1.0, 0, 0, 799, 599]])
+        >>> spp_ext.roi_spatial_pyramid_pool(features, boxes, spatial_scale=1 / 16).shape
+        torch.Size([2, 12800])
+    """
+    op = "spp_ext.roi_spatial_pyramid_pool"
+    _check_input(op, input)
+    if input.dim() != 4:
+        raise ValueError(f"{op}: expected input of shape [N, C, H, W], got {list(input.shape)}")
+    if isinstance(spatial_scale, bool) or not isinstance(spatial_scale, (int, float)):
+        raise TypeError(f"{op}: expected spatial_scale to be a number, got {spatial_scale!r}")
+    if not isinstance(convention, str):
+        raise TypeError(f"{op}: expected convention to be a str, got {type(convention).__name__}")
+    rois = as_rois(op, boxes, input.shape[0], input)
+    encoded, level_bins = pyramid(op, levels)
+    if validate is None:
+        validate = os.environ.get("SPP_EXT_VALIDATE", "0") not in ("", "0")
+    arguments = (rois, encoded, float(spatial_scale), convention, bool(validate))
+
+    if autograd.needs_derivative(input):
+        output, argmax = autograd.pool(
+            input, rois, level_bins, lambda map: ops.roi_spatial_pyramid_pool_with_argmax(map, *arguments)
+        )
+    elif return_indices:
+        output, argmax = ops.roi_spatial_pyramid_pool_with_argmax(input, *arguments)
+    else:
+        return ops.roi_spatial_pyramid_pool(input, *arguments)
+    return (output, argmax.long()) if return_indices else output

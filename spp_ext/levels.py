@@ -1,0 +1,213 @@
+"""Pyramid levels: what a caller may write, and the flat list of integers the kernels read.
+
+A pyramid is a sequence of levels. A level is a grid, written ``n`` (n x n bins) or ``(rows, cols)``, or a `Bins`
+object that lists arbitrary rectangles. Everything here is plain Python: no tensor is touched except in `split_levels`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+# The kernels compute `edge * extent` in 64 bits; with at most 2**20 divisions that cannot overflow for any window.
+MAX_DIVISIONS = 2**20
+MAX_BINS = 2**31 - 1
+
+
+def _whole_number(value: object, what: str) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{what}, got {value!r}") from None
+
+
+def _pair(value: object, what: str) -> tuple[int, int]:
+    """A positive int, or a pair of them, as ``(rows, cols)``."""
+    items = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(items) != 2:
+        raise ValueError(f"{what}, got {value!r}")
+    rows, cols = (_whole_number(item, what) for item in items)
+    if not (0 < rows <= MAX_DIVISIONS and 0 < cols <= MAX_DIVISIONS):
+        raise ValueError(f"{what}, got {value!r}")
+    return rows, cols
+
+
+class Grid(NamedTuple):
+    """A level of ``rows x cols`` equal bins, row-major."""
+
+    rows: int
+    cols: int
+
+    @property
+    def bins(self) -> int:
+        """How many bins the level has."""
+        return self.rows * self.cols
+
+
+@dataclass(frozen=True)
+class Bins:
+    """A pyramid level of arbitrary, possibly overlapping bins.
+
+    Args:
+        rectangles: ``(top, left, bottom, right)`` of each bin, whole numbers of ``divisions``-ths of the window; half
+            open, so ``bottom`` and ``right`` are not part of the bin.
+        divisions: into how many parts the window's height and width are divided, an int or ``(rows, cols)``.
+
+    In a window of ``h`` rows, a bin covers rows ``floor(top * h / rows)`` up to but excluding
+    ``ceil(bottom * h / rows)``, and columns alike. An ``n x n`` grid is the case of unit cells with ``divisions=n``.
+
+    Raises:
+        TypeError: a rectangle is not four whole numbers.
+        ValueError: there is no rectangle, or one is empty or leaves ``[0, divisions]``.
+
+    Example::
+
+        >>> halves = Bins([(0, 0, 1, 2), (1, 0, 2, 2)], divisions=2)   # upper half, lower half
+        >>> centre = Bins([(1, 1, 3, 3)], divisions=4)                 # the middle quarter of the area
+    """
+
+    rectangles: tuple[tuple[int, int, int, int], ...]
+    divisions: tuple[int, int]
+
+    def __init__(self, rectangles: Iterable[Sequence[int]], divisions: int | tuple[int, int]) -> None:
+        rows, cols = _pair(
+            divisions, f"spp_ext.Bins: expected divisions, an int or a pair, between 1 and {MAX_DIVISIONS}"
+        )
+        checked = []
+        for rectangle in rectangles:
+            what = (
+                "spp_ext.Bins: expected rectangles (top, left, bottom, right) of whole numbers with "
+                f"0 <= top < bottom <= {rows} and 0 <= left < right <= {cols}"
+            )
+            if not isinstance(rectangle, (tuple, list)):
+                raise TypeError(f"{what}, got {rectangle!r}")
+            if len(rectangle) != 4:
+                raise ValueError(f"{what}, got {rectangle!r}")
+            try:
+                top, left, bottom, right = (_whole_number(edge, what) for edge in rectangle)
+            except TypeError:
+                raise TypeError(f"{what}, got {rectangle!r}") from None
+            if not (0 <= top < bottom <= rows and 0 <= left < right <= cols):
+                raise ValueError(f"{what}, got {rectangle!r}")
+            checked.append((top, left, bottom, right))
+        if not checked:
+            raise ValueError("spp_ext.Bins: expected at least one rectangle, got none")
+        object.__setattr__(self, "rectangles", tuple(checked))
+        object.__setattr__(self, "divisions", (rows, cols))
+
+    @property
+    def bins(self) -> int:
+        """How many bins the level has."""
+        return len(self.rectangles)
+
+
+Level: TypeAlias = int | tuple[int, int] | Bins
+ParsedLevel: TypeAlias = Grid | Bins
+
+
+def parse_levels(op: str, levels: Sequence[Level]) -> tuple[ParsedLevel, ...]:
+    """Checks ``levels`` as given to the public op called ``op`` and returns a `Grid` or a `Bins` for each."""
+    if not isinstance(levels, (tuple, list)):
+        raise TypeError(
+            f"{op}: expected levels, a sequence of ints, (rows, cols) pairs or spp_ext.Bins, got {levels!r}"
+        )
+    if not levels:
+        raise ValueError(f"{op}: expected at least one level, got none")
+    parsed: list[ParsedLevel] = []
+    for level in levels:
+        if isinstance(level, Bins):
+            parsed.append(level)
+        else:
+            what = (
+                f"{op}: expected every level to be an int, a (rows, cols) pair (each from 1 to {MAX_DIVISIONS}) "
+                "or spp_ext.Bins"
+            )
+            parsed.append(Grid(*_pair(level, what)))
+    total = sum(level.bins for level in parsed)
+    if total > MAX_BINS:
+        raise ValueError(f"{op}: expected at most {MAX_BINS} bins over all levels, got {total}")
+    return tuple(parsed)
+
+
+def encode_levels(levels: Sequence[ParsedLevel]) -> list[int]:
+    """The pyramid as the registered ops take it, one flat list of ints.
+
+    A grid is ``rows, cols``. A `Bins` level is ``-count, row_divisions, col_divisions`` and then ``top, left, bottom,
+    right`` of each rectangle; the sign of its first number tells the two apart.
+    """
+    flat: list[int] = []
+    for level in levels:
+        if isinstance(level, Grid):
+            flat.extend(level)
+        else:
+            flat.extend((-level.bins, *level.divisions))
+            for rectangle in level.rectangles:
+                flat.extend(rectangle)
+    return flat
+
+
+class Pyramid(NamedTuple):
+    """A parsed pyramid in the two forms the Python layer passes on."""
+
+    encoded: list[int]  # what the forward ops take; see encode_levels
+    level_bins: list[int]  # bins of each level, which is all that gather and scatter need to know
+
+
+def _pyramid(op: str, *levels: Level) -> Pyramid:
+    parsed = parse_levels(op, levels)
+    return Pyramid(encode_levels(parsed), [level.bins for level in parsed])
+
+
+# A model asks for the same few pyramids at every call. Keys are typed, because True and 1.0 equal 1 and are no levels.
+_cached_pyramid = lru_cache(maxsize=256, typed=True)(_pyramid)
+
+
+def pyramid(op: str, levels: Sequence[Level]) -> Pyramid:
+    """`parse_levels` and `encode_levels` in one."""
+    # The types inside a pair are not part of a key, so pairs are parsed each time; and only a sequence may be unpacked.
+    if type(levels) is not tuple or any(isinstance(level, (tuple, list)) for level in levels):
+        parse_levels(op, levels)
+        return _pyramid(op, *levels)
+    try:
+        return _cached_pyramid(op, *levels)
+    except TypeError:  # an unhashable level; let the checks name it
+        return _pyramid(op, *levels)
+
+
+def split_levels(output: Tensor, levels: Sequence[Level]) -> list[Tensor]:
+    """Splits a pooled feature vector back into its levels.
+
+    Args:
+        output: ``[*, C * B]`` as returned by `spatial_pyramid_pool` or `roi_spatial_pyramid_pool` (or their indices),
+            where ``B`` is the number of bins over all levels.
+        levels: the same levels the output was pooled with.
+
+    Returns:
+        One view per level, ``[*, C, rows, cols]`` for a grid and ``[*, C, 1, bins]`` for `Bins`. No data is copied.
+
+    Raises:
+        ValueError: the last dimension is not a multiple of ``B``.
+    """
+    op = "spp_ext.split_levels"
+    if not isinstance(output, Tensor):
+        raise TypeError(f"{op}: expected output to be a Tensor, got {type(output).__name__}")
+    parsed = parse_levels(op, levels)
+    total = sum(level.bins for level in parsed)
+    if output.dim() == 0 or output.shape[-1] % total != 0:
+        raise ValueError(f"{op}: expected output of shape [*, C * {total}] for {total} bins, got {list(output.shape)}")
+    channels = output.shape[-1] // total
+    views = []
+    start = 0
+    for level in parsed:
+        rows, cols = level if isinstance(level, Grid) else (1, level.bins)
+        width = channels * level.bins
+        views.append(output.narrow(-1, start, width).unflatten(-1, (channels, rows, cols)))
+        start += width
+    return views

@@ -1,0 +1,63 @@
+"""The functions as ``torch.nn`` modules, without parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from spp_ext.functional import Convention, roi_spatial_pyramid_pool, spatial_pyramid_pool
+from spp_ext.levels import Level, parse_levels
+
+
+class SpatialPyramidPool(nn.Module):
+    """`spatial_pyramid_pool` with fixed levels: ``[N, C, H, W]`` to ``[N, C * bins]``, whatever H and W.
+
+    Args:
+        levels: one item per level, ``n``, ``(rows, cols)`` or a `Bins`.
+
+    Example::
+
+        >>> head = nn.Sequential(SpatialPyramidPool((6, 3, 2, 1)), nn.Linear(256 * 50, 4096))
+    """
+
+    def __init__(self, levels: Sequence[Level] = (1, 2, 3, 6)) -> None:
+        super().__init__()
+        self.bins = sum(level.bins for level in parse_levels("spp_ext.SpatialPyramidPool", levels))
+        self.levels = tuple(tuple(level) if isinstance(level, list) else level for level in levels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pools ``[N, C, H, W]`` or ``[C, H, W]``."""
+        return spatial_pyramid_pool(input, self.levels)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"levels={self.levels}"
+
+
+class RoISpatialPyramidPool(nn.Module):
+    """`roi_spatial_pyramid_pool` with fixed levels, scale and convention: regions of a map to ``[K, C * bins]``.
+
+    Args:
+        levels: one item per level, ``n``, ``(rows, cols)`` or a `Bins`.
+        spatial_scale: feature cells per image pixel.
+        convention: how a box becomes a window, ``"roi_pool"``, ``"spp_net"`` or ``"outer"``.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[Level] = (1, 2, 3, 6),
+        spatial_scale: float = 1.0,
+        convention: Convention = "roi_pool",
+    ) -> None:
+        super().__init__()
+        self.bins = sum(level.bins for level in parse_levels("spp_ext.RoISpatialPyramidPool", levels))
+        self.levels = tuple(tuple(level) if isinstance(level, list) else level for level in levels)
+        self.spatial_scale = spatial_scale
+        self.convention: Convention = convention
+
+    def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
+        """Pools the ``boxes`` (``[K, 5]``, or a list of ``[L, 4]``) of ``input [N, C, H, W]``."""
+        return roi_spatial_pyramid_pool(input, boxes, self.levels, self.spatial_scale, convention=self.convention)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"levels={self.levels}, spatial_scale={self.spatial_scale}, convention={self.convention!r}"
