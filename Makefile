@@ -11,11 +11,11 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find cmake csrc -type f)
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format wheel clean
+.PHONY: help demo test lint format cuda-report gpu-check wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 	@echo 'ARGS="..." goes to the demo or to pytest; PYTHON=... chooses the Python of a new .venv.'
 
 demo: $(LIBRARY)  ## pool a photograph and 2,000 of its regions; ARGS="my.jpg" for another picture
@@ -33,6 +33,14 @@ format: .venv/.ready  ## apply style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 	.venv/bin/clang-format -i $(CXX_SOURCES)
+
+cuda-report: .venv/.ready  ## print registers and shared memory of every CUDA kernel; needs nvcc, no GPU
+	$(PY) tools/cuda_report.py $(ARGS)
+
+# Where there is a GPU there may be no network: this uses the packages of $(PYTHON) and installs nothing.
+gpu-check:  ## on a machine with a GPU: build for it, test, sanitize, measure; PYTHON=... has torch with CUDA
+	$(PYTHON) tools/gpu_check.py
+	$(MAKE) gpu-bench
 
 wheel: .venv/.ready  ## build a wheel into dist/
 	rm -rf build/lib*  # setuptools would pack modules that were deleted since

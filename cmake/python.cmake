@@ -3,6 +3,7 @@
 #     cmake --install <build> --component python --prefix <folder of the package>
 #
 # libspp_ext_cpu.so  operators on torch tensors (LibTorch stable ABI, no Python), opened by torch.ops.load_library
+# libspp_ext_cuda.so the same operators on CUDA tensors, opened where torch has CUDA
 # _core.*.so         what has no tensors: geometry, plan, build_info() (pybind11, no torch)
 find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module)
 
@@ -28,21 +29,30 @@ foreach(folder torch_dir pybind11_package Python_INCLUDE_DIRS)
   add_compile_options(-ffile-prefix-map=${${folder}}=.)
 endforeach()
 
-# ---- libspp_ext_cpu.so ----
+# ---- libspp_ext_cpu.so, libspp_ext_cuda.so ----
 
 set(SPP_EXT_TORCH_TARGET 2.11)  # the oldest torch that the libraries run on; 0x020b... below says the same
-file(GLOB op_sources CONFIGURE_DEPENDS csrc/ops/*.cpp)
-add_library(spp_ext_cpu MODULE ${op_sources})
-target_compile_definitions(spp_ext_cpu PRIVATE TORCH_TARGET_VERSION=0x020b000000000000)
-target_include_directories(spp_ext_cpu SYSTEM PRIVATE ${torch_dir}/include)
-# torch loads its libraries privately, so ours must name libtorch_cpu to see its symbols. By name only, with no search
-# path: the one that is already loaded answers, whichever torch that is.
-target_link_libraries(spp_ext_cpu PRIVATE spp_ext_kernels
-                      ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})
-if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT SPP_EXT_SANITIZE)
-  target_link_options(spp_ext_cpu PRIVATE -Wl,--no-undefined)
+
+# A library of operators. torch loads its own libraries privately, so ours must name libtorch_cpu to see its symbols. By
+# name only, with no search path: the one that is already loaded answers, whichever torch that is.
+function(spp_ext_add_ops name)
+  add_library(${name} MODULE ${ARGN})
+  target_compile_definitions(${name} PRIVATE TORCH_TARGET_VERSION=0x020b000000000000)
+  target_include_directories(${name} SYSTEM PRIVATE ${torch_dir}/include)
+  target_link_libraries(${name} PRIVATE spp_ext_kernels
+                        ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})
+  if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT SPP_EXT_SANITIZE)
+    target_link_options(${name} PRIVATE -Wl,--no-undefined)
+  endif()
+  set_target_properties(${name} PROPERTIES PREFIX lib SUFFIX .so SKIP_BUILD_RPATH ON)
+  install(TARGETS ${name} LIBRARY DESTINATION . COMPONENT python EXCLUDE_FROM_ALL)
+endfunction()
+
+spp_ext_add_ops(spp_ext_cpu csrc/ops/library.cpp csrc/ops/cpu.cpp)
+if(TARGET spp_ext_cuda_kernels)
+  spp_ext_add_ops(spp_ext_cuda csrc/ops/cuda.cpp)
+  target_link_libraries(spp_ext_cuda PRIVATE spp_ext_cuda_kernels)
 endif()
-set_target_properties(spp_ext_cpu PROPERTIES PREFIX lib SUFFIX .so SKIP_BUILD_RPATH ON)
 
 # ---- _core ----
 
@@ -52,4 +62,4 @@ pybind11_add_module(_core MODULE NO_EXTRAS ${core_sources})
 target_include_directories(_core PRIVATE ${PROJECT_BINARY_DIR}/generated)
 target_link_libraries(_core PRIVATE spp_ext_kernels)
 
-install(TARGETS spp_ext_cpu _core LIBRARY DESTINATION . COMPONENT python EXCLUDE_FROM_ALL)
+install(TARGETS _core LIBRARY DESTINATION . COMPONENT python EXCLUDE_FROM_ALL)

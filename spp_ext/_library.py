@@ -1,23 +1,41 @@
-"""Finds and loads the op library; nothing else of the package touches the file system.
+"""Finds and loads the op libraries; nothing else of the package touches the file system.
 
-Importing spp_ext never fails because of the library: a broken installation is reported at the first use of an op, and
-by ``python -m spp_ext info``.
+Importing spp_ext never fails because of a library: a broken installation is reported at the first use of an op, and by
+``python -m spp_ext info``.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-_LIBRARY = Path(__file__).with_name("libspp_ext_cpu.so")
-_load_error: Exception | None = None
+_FOLDER = Path(__file__).parent
+
+
+def _load(path: Path) -> Exception | None:
+    try:
+        torch.ops.load_library(os.fspath(path))
+    except (OSError, RuntimeError) as error:
+        return error
+    return None
+
+
+_CPU = _FOLDER / "libspp_ext_cpu.so"
+_CUDA = _FOLDER / "libspp_ext_cuda.so"
+_load_error = _load(_CPU)
+# The CUDA library is there when it was built, and of use where torch has CUDA.
+_uses_cuda = _load_error is None and torch.version.cuda is not None and _CUDA.exists()
+_cuda_load_error = _load(_CUDA) if _uses_cuda else None
 
 
 def library_path() -> Path:
     """Where the op library is expected."""
-    return _LIBRARY
+    return _CPU
 
 
 def load_error() -> Exception | None:
@@ -25,15 +43,15 @@ def load_error() -> Exception | None:
     return _load_error
 
 
-def _load() -> None:
-    global _load_error
-    try:
-        torch.ops.load_library(os.fspath(_LIBRARY))
-    except (OSError, RuntimeError) as error:
-        _load_error = error
-
-
-_load()
+def cuda_status() -> str:
+    """Whether ops on CUDA tensors are available, and if not, why."""
+    if _uses_cuda and _cuda_load_error is None:
+        return "loaded"
+    if _cuda_load_error is not None:
+        return f"not loaded: {_cuda_load_error}"
+    if not _CUDA.exists():
+        return "not built"
+    return "built, not loaded: this torch has no CUDA"
 
 
 class _Missing:
@@ -41,23 +59,40 @@ class _Missing:
 
     def __getattr__(self, name: str) -> object:
         raise RuntimeError(
-            f"spp_ext: the op library {_LIBRARY.name} did not load ({_load_error}); reinstall spp_ext for this torch, "
+            f"spp_ext: the op library {_CPU.name} did not load ({_load_error}); reinstall spp_ext for this torch, "
             f"{torch.__version__}, or see `python -m spp_ext info`"
         )
+
+
+def _naming_out_of_memory(op: Callable[..., Any]) -> Callable[..., Any]:
+    """`op`, raising torch's own error where memory runs out: an extension on the stable ABI cannot throw it."""
+
+    @functools.wraps(op)
+    def call(*arguments: Any) -> Any:
+        try:
+            return op(*arguments)
+        except RuntimeError as error:
+            if "could not allocate" not in str(error):
+                raise
+            raise torch.OutOfMemoryError(str(error)) from None
+
+    return call
 
 
 class _Ops:
     """The registered ops' default overloads: calling one directly skips a search through its overloads each time."""
 
     def __init__(self) -> None:
-        registered = torch.ops.spp_ext
-        self.spatial_pyramid_pool = registered.spatial_pyramid_pool.default
-        self.spatial_pyramid_pool_with_argmax = registered.spatial_pyramid_pool_with_argmax.default
-        self.roi_spatial_pyramid_pool = registered.roi_spatial_pyramid_pool.default
-        self.roi_spatial_pyramid_pool_with_argmax = registered.roi_spatial_pyramid_pool_with_argmax.default
-        self.gather = registered.gather.default
-        self.scatter = registered.scatter.default
-        self.cpu_instruction_set = registered.cpu_instruction_set.default
+        def find(name: str) -> Callable[..., Any]:
+            return _naming_out_of_memory(getattr(torch.ops.spp_ext, name).default)
+
+        self.spatial_pyramid_pool = find("spatial_pyramid_pool")
+        self.spatial_pyramid_pool_with_argmax = find("spatial_pyramid_pool_with_argmax")
+        self.roi_spatial_pyramid_pool = find("roi_spatial_pyramid_pool")
+        self.roi_spatial_pyramid_pool_with_argmax = find("roi_spatial_pyramid_pool_with_argmax")
+        self.gather = find("gather")
+        self.scatter = find("scatter")
+        self.cpu_instruction_set = find("cpu_instruction_set")
 
 
 ops: _Ops | _Missing = _Ops() if _load_error is None else _Missing()

@@ -8,8 +8,8 @@ gather reads the cells an argmax names, and scatter, its transpose, adds to them
     gather    gather                     scatter
     scatter   scatter                    gather
 
-The table is closed, which is what makes every higher derivative work. Where nobody can ask for a derivative, callers use
-the values-only op and no argmax is computed.
+The table is closed, which is what makes every higher derivative work. Where nobody can ask for a derivative, callers
+use the values-only op and no argmax is computed.
 """
 
 from __future__ import annotations

@@ -108,9 +108,9 @@ def roi_spatial_pyramid_pool(
             pools to NaN. Default: the environment variable SPP_EXT_VALIDATE. On the CPU boxes are always checked.
 
     Returns:
-        ``[K, C * B]``, each row ordered as in `spatial_pyramid_pool`. With ``return_indices`` also an int64 tensor of the
-        same shape, ``row * W + column`` of each maximum in its plane of the map. A bin that lies outside the map is
-        0, has index -1 and passes no gradient; ``"spp_net"`` has none, since it moves windows into the map.
+        ``[K, C * B]``, each row ordered as in `spatial_pyramid_pool`. With ``return_indices`` also an int64 tensor
+        of the same shape, ``row * W + column`` of each maximum in its plane of the map. A bin that lies outside the
+        map is 0, has index -1 and passes no gradient; ``"spp_net"`` has none, since it moves windows into the map.
 
     Raises:
         TypeError: an argument has the wrong type, or a tensor is not floating-point.

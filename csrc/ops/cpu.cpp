@@ -1,6 +1,8 @@
 // The ops on CPU tensors: the kernels of cpu/, run on torch's own threads.
 #include "cpu/kernels.h"
+#include "ops/namespace.h"
 #include "ops/pool_ops.h"
+#include "ops/roi_fault.h"
 
 namespace spp_ext::ops {
 namespace {
@@ -35,22 +37,9 @@ void check_argmax(const char* op, std::int64_t bad_element, const LinearParams& 
 
 struct Cpu {
   // Always checked here, whatever `validate` says: it costs nothing on the CPU.
-  static void check_regions(const char* op, const Regions& regions, std::int64_t batch,
-                            bool /*validate*/, const Tensor& /*like*/) {
-    const cpu::RoiFault fault = cpu::find_roi_fault(regions, batch);
-    if (fault.kind == cpu::RoiFault::Kind::kNone) return;
-    std::string value = std::to_string(fault.value);
-    const std::string row = std::to_string(fault.row);
-    if (fault.kind == cpu::RoiFault::Kind::kNotFinite) {
-      constexpr const char* kColumns[] = {"batch index", "x1", "y1", "x2", "y2"};
-      fail(op, std::string("expected finite boxes, got ") + kColumns[fault.column] + " = " + value +
-                   " in row " + row);
-    }
-    value.erase(value.find_last_not_of('0') + 1);  // 5.000000 is 5
-    if (value.back() == '.') value.pop_back();
-    fail<std::out_of_range>(op, "expected batch indices of boxes from 0 to " +
-                                    std::to_string(batch - 1) + ", got " + value + " in row " +
-                                    row);
+  static void check_regions(const char* op, const HeldRegions& held, std::int64_t batch,
+                            bool /*validate*/) {
+    raise_roi_fault(op, held.regions, batch);
   }
 
   static void pool_map(const char* /*op*/, const MapPoolParams& params, const Tensor& /*like*/) {
@@ -71,10 +60,10 @@ struct Cpu {
     check_argmax(op, bad, linear, params.source.channels, params.source.cells());
   }
 
-  static void scatter(const char* op, const ScatterParams& params, const Tensor& like) {
+  static void scatter(const char* op, const ScatterParams& params, const Tensor& /*like*/) {
     const LinearParams& linear = params.linear;
     const FeatureMap& map = params.grad_input;
-    if (linear.regions != nullptr) check_regions(op, *linear.regions, map.batch, true, like);
+    if (linear.regions != nullptr) raise_roi_fault(op, *linear.regions, map.batch);
     const std::int64_t bad = cpu::scatter(
         params, executor_for(elements_of(map) + linear.rows * map.channels * linear.bins));
     check_argmax(op, bad, linear, map.channels, map.cells());
@@ -85,9 +74,9 @@ std::string cpu_instruction_set() { return cpu::instruction_set(); }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(spp_ext, CPU, library) { PoolOps<Cpu>::register_with(library); }
+STABLE_TORCH_LIBRARY_IMPL(SPP_OP_NAMESPACE, CPU, library) { PoolOps<Cpu>::register_with(library); }
 
-STABLE_TORCH_LIBRARY_IMPL(spp_ext, CompositeExplicitAutograd, library) {
+STABLE_TORCH_LIBRARY_IMPL(SPP_OP_NAMESPACE, CompositeExplicitAutograd, library) {
   library.impl("cpu_instruction_set", TORCH_BOX(&cpu_instruction_set));
 }
 

@@ -2,7 +2,9 @@
 // for an empty bin.
 #include <torch/csrc/stable/library.h>
 
-STABLE_TORCH_LIBRARY(spp_ext, library) {
+#include "ops/namespace.h"
+
+STABLE_TORCH_LIBRARY(SPP_OP_NAMESPACE, library) {
   library.def("spatial_pyramid_pool(Tensor input, int[] levels) -> Tensor");
   library.def("spatial_pyramid_pool_with_argmax(Tensor input, int[] levels) -> (Tensor, Tensor)");
   library.def(

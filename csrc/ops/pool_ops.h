@@ -92,7 +92,7 @@ Pooled pool_regions(const Tensor& input, const Tensor& rois,
   regions.regions.spatial_scale = spatial_scale;
   regions.regions.convention = checked_convention(op, convention);
   const Pyramid pyramid = checked_pyramid(op, levels);
-  Device::check_regions(op, regions.regions, held.map.batch, validate, input);
+  Device::check_regions(op, regions, held.map.batch, validate);
   const Pooled pooled =
       allocate_pooled(op, regions.regions.count, held.map, pyramid.view().bins, with_argmax, input);
   if (pooled.output.numel() > 0) {

@@ -59,6 +59,10 @@ def _library() -> str:
     return str(library.library_path())
 
 
+def _cuda_library() -> str:
+    return " ".join(importlib.import_module("spp_ext._library").cuda_status().split())
+
+
 def _instruction_set() -> str:
     torch = importlib.import_module("torch")
     library = importlib.import_module("spp_ext._library")
@@ -106,6 +110,7 @@ def run() -> int:
         "cpu": _try(_cpu),
         "gpu": _try(_gpu),
         "op library": _try(_library),
+        "CUDA op library": _try(_cuda_library),
         "instruction set": _try(_instruction_set),
         "threads": _try(_threads),
     }

@@ -1,0 +1,159 @@
+// Pooling of contiguous maps. A block owns a few neighbouring planes of one image and every output
+// row that image gives it: one for a whole map, the image's regions otherwise.
+//
+//   planes          16-byte loads into shared memory when they fit; else bins read global memory,
+//   through the cache spans           of a batch of rows, one thread each base bins       `lanes`
+//   threads each: one for small bins, a warp for large ones derived bins    one thread each, from
+//   base bins in shared memory output rows     threads along the memory: the bins of neighbouring
+//   planes are one run
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/block_bins.cuh"
+#include "cuda/device.h"
+#include "cuda/job.h"
+#include "cuda/reduce.cuh"
+#include "cuda/tuning.h"
+
+namespace spp_ext::cuda {
+
+struct PlanesPolicy {
+  std::int32_t planes;     // in a block
+  std::int32_t rows;       // pooled side by side
+  std::int32_t lanes;      // on a base bin, a power of two up to 32
+  std::int64_t segments;   // blocks that share the regions of the same planes
+  std::int32_t base_bins;  // bins of base levels
+  std::int32_t staged;     // whether planes are copied to shared memory
+};
+
+// The parts of a block's shared memory, in bytes from its start.
+struct PlanesShared {
+  std::int64_t row_numbers;  // int64 [rows], output row
+  std::int64_t values;       // T [rows][planes][bins]
+  std::int64_t spans;        // Span [rows][spans]
+  std::int64_t cells;        // int32 [rows][planes][bins], with argmax
+  std::int64_t empty;        // uint8 [rows][bins]
+  std::int64_t staged;       // S [planes][H * W], shifted as the planes are in global memory
+  std::int64_t bytes;
+
+  SPP_HOST_DEVICE PlanesShared(const PoolJob& job, const PlanesPolicy& policy, bool with_argmax) {
+    const std::int64_t bins = policy.rows * policy.planes * job.pyramid.bins;
+    row_numbers = 0;
+    values = row_numbers + align16(policy.rows * 8);
+    spans = values + align16(bins * (job.input.dtype == DType::kFloat64 ? 8 : 4));
+    cells =
+        spans + align16(policy.rows * job.pyramid.spans * static_cast<std::int64_t>(sizeof(Span)));
+    empty = cells + (with_argmax ? align16(bins * 4) : 0);
+    staged = empty + align16(policy.rows * job.pyramid.bins);
+    bytes = staged;
+    if (policy.staged)
+      bytes += align16(policy.planes * job.input.cells() * size_of(job.input.dtype)) + 16;
+  }
+};
+
+struct alignas(16) SixteenBytes {
+  std::uint32_t words[4];
+};
+
+// Copies `count` elements, all threads of the block together, 16 bytes each where both sides are
+// aligned. Returns where they begin: `to` plus the misalignment of `from`, so that both sides are
+// aligned at the same elements.
+template <class S>
+__device__ __forceinline__ const S* stage(const S* from, std::int64_t count, unsigned char* to) {
+  constexpr std::int64_t kVector = 16 / sizeof(S);
+  const auto misaligned =
+      static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(from) % 16 / sizeof(S));
+  S* const staged = reinterpret_cast<S*>(to) + misaligned;
+  std::int64_t head = misaligned == 0 ? 0 : kVector - misaligned;
+  head = head < count ? head : count;
+  const std::int64_t vectors = (count - head) / kVector;
+  const std::int64_t tail = head + vectors * kVector;
+  for (std::int64_t i = threadIdx.x; i < head; i += blockDim.x) staged[i] = from[i];
+  const auto* vector_from = reinterpret_cast<const SixteenBytes*>(from + head);
+  auto* vector_to = reinterpret_cast<SixteenBytes*>(staged + head);
+#pragma unroll 4
+  for (std::int64_t i = threadIdx.x; i < vectors; i += blockDim.x) vector_to[i] = vector_from[i];
+  for (std::int64_t i = tail + threadIdx.x; i < count; i += blockDim.x) staged[i] = from[i];
+  return staged;
+}
+
+template <class S, bool with_argmax, bool staged>
+__global__ void __launch_bounds__(tuning::kPlaneThreads, tuning::kMinBlocks)
+    pool_planes(const SPP_GRID_CONSTANT PoolJob job, const SPP_GRID_CONSTANT PlanesPolicy policy) {
+  using T = ComputeType<S>;
+  SPP_DYNAMIC_SHARED(shared);
+  const PlanesShared parts(job, policy, with_argmax);
+  auto* const row_numbers = reinterpret_cast<std::int64_t*>(shared + parts.row_numbers);
+  Span* const spans = reinterpret_cast<Span*>(shared + parts.spans);
+
+  const FeatureMap& input = job.input;
+  const PyramidView pyramid = job.pyramid.view();
+  const auto bins = static_cast<std::int32_t>(pyramid.bins);
+  const auto num_spans = static_cast<std::int32_t>(pyramid.spans);
+  const auto thread = static_cast<std::int32_t>(threadIdx.x);
+  const auto threads = static_cast<std::int32_t>(blockDim.x);
+  const std::int64_t slabs = (input.channels + policy.planes - 1) / policy.planes;
+
+  for (std::int64_t unit = blockIdx.x; unit < input.batch * slabs * policy.segments;
+       unit += gridDim.x) {
+    const std::int64_t segment = unit % policy.segments;
+    const std::int64_t channel = unit / policy.segments % slabs * policy.planes;
+    const std::int64_t image = unit / policy.segments / slabs;
+    const std::int64_t left = input.channels - channel;
+    const auto planes = static_cast<std::int32_t>(left < policy.planes ? left : policy.planes);
+    const std::int64_t list_begin = job.whole_map() ? 0 : job.row_begin[image];
+    const std::int64_t list_end = job.whole_map() ? 1 : job.row_begin[image + 1];
+    const std::int64_t first = list_begin + segment * policy.rows;
+    if (first >= list_end) continue;  // alike for all threads of the block
+
+    const S* source =
+        static_cast<const S*>(input.data) + (image * input.channels + channel) * input.cells();
+    if constexpr (staged) source = stage(source, planes * input.cells(), shared + parts.staged);
+
+    for (std::int64_t k0 = first; k0 < list_end; k0 += policy.segments * policy.rows) {
+      const auto rows =
+          static_cast<std::int32_t>(list_end - k0 < policy.rows ? list_end - k0 : policy.rows);
+      for (std::int32_t i = thread; i < rows * num_spans; i += threads) {
+        const std::int64_t row = job.whole_map() ? image : job.row_list[k0 + i / num_spans];
+        if (i % num_spans == 0) row_numbers[i / num_spans] = row;
+        spans[i] = nth_span(pyramid, window_of(job, row), input, i % num_spans);
+      }
+      __syncthreads();
+
+      BlockBins<T, with_argmax> block{reinterpret_cast<T*>(shared + parts.values),
+                                      reinterpret_cast<std::int32_t*>(shared + parts.cells),
+                                      shared + parts.empty,
+                                      rows * planes,
+                                      planes,
+                                      bins,
+                                      1,
+                                      bins};
+      // Every lane of a warp takes part in a reduction: groups beyond the last bin repeat it and
+      // drop the result.
+      const std::int32_t items = rows * planes * policy.base_bins;
+      const std::int32_t lane = thread % policy.lanes;
+      for (std::int32_t start = 0; start < items; start += threads / policy.lanes) {
+        const std::int32_t wanted = start + thread / policy.lanes;
+        const std::int32_t item = wanted < items ? wanted : items - 1;
+        const std::int32_t column = item / policy.base_bins;
+        const BaseBin base =
+            nth_base_bin(pyramid, spans + column / planes * num_spans, item % policy.base_bins);
+        Best<T> best = empty_bin<T>();
+        if (!base.is_empty()) {
+          best = reduce_cells<with_argmax>(source + column % planes * input.cells(), 1,
+                                           static_cast<std::int32_t>(input.width), base.rows,
+                                           base.cols, lane, policy.lanes);
+        }
+        best = reduce_lanes<with_argmax>(best, 1, policy.lanes);
+        if (wanted < items && lane == 0) block.put(column, base.bin, best, base.is_empty());
+      }
+      __syncthreads();
+      block.merge_derived(pyramid);
+      block.template write<S>(job, row_numbers, channel, true);
+      __syncthreads();  // the next batch, or the next unit's planes, overwrite what was read here
+    }
+  }
+}
+
+}  // namespace spp_ext::cuda

@@ -1,0 +1,111 @@
+"""Prints the registers, shared memory and stack of every CUDA kernel on every architecture that is built.
+
+    python tools/cuda_report.py [ARCHITECTURE ...]      # such as 90; without any, all of the default build
+
+Compiles the kernels with the commands of the real build, so it needs nvcc, but no GPU and no torch. Ends with status 1,
+and names the kernels, if one spills registers or has a stack frame.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build" / "cuda-report"
+
+ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\w+)'")
+STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores")
+USED = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
+
+
+def compile_commands():
+    """The commands that compile the .cu files, as CMake would run them."""
+    cmake = Path(sys.executable).with_name("cmake")
+    configure = [str(cmake) if cmake.exists() else "cmake", "-S", str(ROOT), "-B", str(BUILD)]
+    subprocess.run(
+        [*configure, "-DSPP_EXT_CUDA=1", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"], check=True, stdout=subprocess.DEVNULL
+    )
+    entries = json.loads((BUILD / "compile_commands.json").read_text())
+    return [shlex.split(entry["command"]) for entry in entries if entry["file"].endswith(".cu")]
+
+
+def for_architecture(command, architecture):
+    """`command` for one architecture, with the assembler's report and without its verdict, which is ours here."""
+    kept = []
+    for word in command:
+        if word.startswith(("--generate-code", "-Xptxas")) or word == "--warning-as-error":
+            continue
+        kept.append(word)
+    kept[kept.index("-o") + 1] = "/dev/null"
+    return [*kept, f"--generate-code=arch=compute_{architecture},code=[sm_{architecture}]", "-Xptxas=-v"]
+
+
+def read_report(text):
+    """Rows of (kernel, architecture, registers, stack bytes, spilled bytes, shared bytes)."""
+    rows = []
+    kernel = architecture = None
+    stack = spilled = 0
+    for line in text.splitlines():
+        if found := ENTRY.search(line):
+            kernel, architecture = found.groups()
+        elif found := STACK.search(line):
+            stack, spilled = map(int, found.groups())
+        elif found := USED.search(line):
+            rows.append((kernel, architecture, int(found[1]), stack, spilled, int(found[2] or 0)))
+    return rows
+
+
+def readable(mangled):
+    """`pool_planes<float, true, false>` from a kernel's symbol."""
+    names = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True).stdout
+    short = []
+    for name in names.splitlines():
+        name = (
+            re.sub(r"\((?:bool|int)\)", "", name.removeprefix("void ")).replace("spp_ext::", "").replace("cuda::", "")
+        )
+        short.append(name[: name.index("(")])
+    return dict(zip(mangled, short, strict=True))
+
+
+def main():
+    """Compiles, prints the table, and returns the exit status."""
+    commands = compile_commands()
+    built = re.findall(r"sm_(\w+)", " ".join(word for word in commands[0] if word.startswith("--generate-code")))
+    architectures = sys.argv[1:] or sorted(set(built), key=int)
+    jobs = [for_architecture(command, architecture) for command in commands for architecture in architectures]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        done = list(pool.map(lambda job: subprocess.run(job, capture_output=True, text=True, cwd=BUILD), jobs))
+    for result in done:
+        if result.returncode != 0:
+            print(result.stdout + result.stderr, file=sys.stderr)
+            return 1
+    rows = [row for result in done for row in read_report(result.stdout + result.stderr)]
+    names = readable(sorted({row[0] for row in rows}))
+    table = defaultdict(dict)
+    for kernel, architecture, registers, stack, spilled, shared in rows:
+        table[names[kernel]][architecture] = (registers, stack, spilled, shared)
+
+    print("registers a thread; shared memory is dynamic, sized at launch, unless a number of bytes follows a +\n")
+    print(f"{'kernel':<42}" + "".join(f"{'sm_' + architecture:>9}" for architecture in architectures))
+    bad = []
+    for name in sorted(table):
+        cells = []
+        for architecture in architectures:
+            registers, stack, spilled, shared = table[name][architecture]
+            cells.append(f"{registers}{f'+{shared}' if shared else ''}{'!' if stack or spilled else ''}")
+            if stack or spilled:
+                bad.append(f"{name} on sm_{architecture}: {stack} bytes of stack, {spilled} bytes spilled")
+        print(f"{name:<42}" + "".join(f"{cell:>9}" for cell in cells))
+    print(f"\n{len(table)} kernels, {len(bad)} with a stack frame or spills")
+    for line in bad:
+        print(f"  {line}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
