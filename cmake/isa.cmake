@@ -1,8 +1,8 @@
-# spp_ext_add_isa(<name> [<compiler flag>...]): compiles csrc/cpu/pool_lanes.cpp with SPP_ISA=<name> and the flags into
+# spp_ext_add_isa(<name> [<compiler flag>...]): compiles csrc/cpu/*_lanes.cpp with SPP_ISA=<name> and the flags into
 # spp_ext_kernels, and appends the name to SPP_EXT_ISAS.
 function(spp_ext_add_isa name)
   set(target spp_ext_lanes_${name})
-  add_library(${target} OBJECT csrc/cpu/pool_lanes.cpp)
+  add_library(${target} OBJECT ${lane_sources})
   target_include_directories(${target} PRIVATE csrc)
   target_compile_definitions(${target} PRIVATE SPP_ISA=${name})
   target_compile_options(${target} PRIVATE ${ARGN})

@@ -26,13 +26,19 @@ struct Span {
   std::int32_t end;
 };
 
+// How the edges of bins are computed. Floats are for torchvision's roi_pool alone, whose trained
+// heads depend on them: for some divisions and lengths they are off by one.
+enum class BinEdges : std::int32_t { kInteger, kFloat32, kFloat64 };
+
 // Rows and columns of a region, before clipping.
 struct Window {
   Extent rows;
   Extent cols;
+  BinEdges edges = BinEdges::kInteger;
 };
 
-enum class RoiConvention : std::int32_t { kRoiPool, kSppNet, kOuter };
+// kTorchvision is kRoiPool with bin edges in floating point.
+enum class RoiConvention : std::int32_t { kRoiPool, kSppNet, kOuter, kTorchvision };
 
 // Scaled coordinates saturate here before they become integers: far outside any map, and small
 // enough that bin_extent cannot overflow (2^41 cells times kMaxDivisions is 2^61).
@@ -47,6 +53,15 @@ SPP_HOST_DEVICE Extent bin_extent(std::int64_t begin, std::int64_t end, std::int
   return {begin * length / divisions, (end * length + divisions - 1) / divisions};
 }
 
+// The same as torchvision computes it, in T: products of a rounded quotient.
+template <class T>
+SPP_HOST_DEVICE Extent float_bin_extent(std::int64_t begin, std::int64_t end,
+                                        std::int64_t divisions, std::int64_t length) {
+  const T size = static_cast<T>(length) / static_cast<T>(divisions);
+  return {static_cast<std::int64_t>(std::floor(static_cast<T>(begin) * size)),
+          static_cast<std::int64_t>(std::ceil(static_cast<T>(end) * size))};
+}
+
 // The cells of `extent` that lie in a map of `size` cells.
 SPP_HOST_DEVICE Span clip(Extent extent, std::int64_t size) {
   const std::int64_t begin = extent.begin < 0 ? 0 : (extent.begin > size ? size : extent.begin);
@@ -55,8 +70,16 @@ SPP_HOST_DEVICE Span clip(Extent extent, std::int64_t size) {
 }
 
 SPP_HOST_DEVICE Span bin_span(std::int64_t begin, std::int64_t end, std::int64_t divisions,
-                              Extent extent, std::int64_t size) {
-  const Extent bin = bin_extent(begin, end, divisions, extent.end - extent.begin);
+                              Extent extent, BinEdges edges, std::int64_t size) {
+  const std::int64_t length = extent.end - extent.begin;
+  Extent bin;
+  if (edges == BinEdges::kInteger) {
+    bin = bin_extent(begin, end, divisions, length);
+  } else if (edges == BinEdges::kFloat32) {
+    bin = float_bin_extent<float>(begin, end, divisions, length);
+  } else {
+    bin = float_bin_extent<double>(begin, end, divisions, length);
+  }
   return clip({extent.begin + bin.begin, extent.begin + bin.end}, size);
 }
 
@@ -113,6 +136,7 @@ SPP_HOST_DEVICE Extent roi_extent(RoiConvention convention, T low, T high, T spa
     case RoiConvention::kOuter:
       return outer_extent(low, high, spatial_scale);
     case RoiConvention::kRoiPool:
+    case RoiConvention::kTorchvision:
       break;
   }
   return roi_pool_extent(low, high, spatial_scale);

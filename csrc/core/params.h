@@ -72,8 +72,11 @@ SPP_HOST_DEVICE Window roi_window(const Regions& regions, std::int64_t row, std:
              y1 = static_cast<T>(roi_entry(regions, row, 2));
   const auto x2 = static_cast<T>(roi_entry(regions, row, 3)),
              y2 = static_cast<T>(roi_entry(regions, row, 4));
+  const BinEdges float_edges =
+      sizeof(T) == sizeof(double) ? BinEdges::kFloat64 : BinEdges::kFloat32;
   return {roi_extent(regions.convention, y1, y2, scale, height),
-          roi_extent(regions.convention, x1, x2, scale, width)};
+          roi_extent(regions.convention, x1, x2, scale, width),
+          regions.convention == RoiConvention::kTorchvision ? float_edges : BinEdges::kInteger};
 }
 }  // namespace detail
 
@@ -102,6 +105,16 @@ struct RegionPoolParams {
   std::int32_t* argmax;  // [K, C * B], or null when only values are wanted
 };
 
+// Stride-1 pools with same padding, as in YOLO's SPP block, and the input before them.
+struct MultiKernelParams {
+  FeatureMap input;
+  const std::int64_t* kernel_sizes;  // [L], odd, ascending
+  std::int32_t num_kernels;          // L
+  bool cascade;          // each pool takes the one before for its input, which decides among ties
+  void* output;          // [N, (L + 1) * C, H, W] of input.dtype, in the input's layout
+  std::int32_t* argmax;  // alike, or null when only values are wanted
+};
+
 // The linear pair. An element of a [R, C * B] array names the plane (image_of(row), channel) and,
 // by its argmax, a cell of it. gather reads that cell; scatter adds to it.
 struct LinearParams {
@@ -111,6 +124,9 @@ struct LinearParams {
   const std::int64_t* level_bins;  // [num_levels]
   std::int32_t num_levels;
   std::int64_t bins;  // B, their sum
+  // The order of a row's elements: level, channel, bin; or when channels_last, for levels of as many
+  // bins each, bin, level, channel.
+  Layout layout;
 };
 
 struct GatherParams {

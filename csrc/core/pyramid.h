@@ -64,7 +64,8 @@ class Pyramid {
   // Reads the flat form of spp_ext/levels.py: `rows, cols` for a grid; `-count, row_divisions,
   // col_divisions` and `top, left, bottom, right` of each rectangle for listed bins. Throws
   // std::invalid_argument.
-  Pyramid(const std::int64_t* encoded, std::size_t size) {
+  // Without `derive` all levels are base levels, as bin edges that are not exact need it.
+  Pyramid(const std::int64_t* encoded, std::size_t size, bool derive = true) {
     std::size_t at = 0;
     const auto next = [&] {
       if (at == size)
@@ -114,7 +115,7 @@ class Pyramid {
       levels_.push_back(level);
     }
     if (levels_.empty()) throw std::invalid_argument("expected at least one level, got none");
-    plan();
+    plan(derive);
   }
 
   PyramidView view() const {
@@ -138,7 +139,7 @@ class Pyramid {
   // Grids first, finest first, so that each finds the grids it can be merged from already placed;
   // among those the coarsest, which takes the fewest merges. Listed bins come last: they are never
   // a source.
-  void plan() {
+  void plan(bool derive) {
     for (std::size_t i = 0; i < levels_.size(); ++i) order_.push_back(static_cast<std::int32_t>(i));
     std::stable_sort(order_.begin(), order_.end(), [this](std::int32_t a, std::int32_t b) {
       const Level &x = levels_[a], &y = levels_[b];
@@ -146,7 +147,7 @@ class Pyramid {
     });
     for (std::size_t i = 0; i < order_.size(); ++i) {
       Level& level = levels_[order_[i]];
-      for (std::size_t j = 0; j < i; ++j) {
+      for (std::size_t j = 0; derive && j < i; ++j) {
         const Level& source = levels_[order_[j]];
         if (source.is_grid() && source.row_divisions % level.row_divisions == 0 &&
             source.col_divisions % level.col_divisions == 0 &&
@@ -172,14 +173,14 @@ SPP_HOST_DEVICE Span row_span(const PyramidView& pyramid, const Level& level, st
   const bool grid = level.is_grid();
   const Rectangle* listed = pyramid.rectangles + (grid ? 0 : level.first_rectangle + k);
   return bin_span(grid ? k : listed->top, grid ? k + 1 : listed->bottom, level.row_divisions,
-                  window.rows, height);
+                  window.rows, window.edges, height);
 }
 SPP_HOST_DEVICE Span col_span(const PyramidView& pyramid, const Level& level, std::int64_t k,
                               const Window& window, std::int64_t width) {
   const bool grid = level.is_grid();
   const Rectangle* listed = pyramid.rectangles + (grid ? 0 : level.first_rectangle + k);
   return bin_span(grid ? k : listed->left, grid ? k + 1 : listed->right, level.col_divisions,
-                  window.cols, width);
+                  window.cols, window.edges, width);
 }
 
 // The spans of every base level in `order`: the level's row spans, then its column spans;

@@ -1,8 +1,7 @@
 // The bins of a few vectors of planes, one plane a lane: where pooling leaves base bins, where
 // derived levels are merged from them, and from where rows of output are written.
 //
-//   values  [B][vectors] of lanes     ->  output: for every plane and level, the level's bins side
-//   by side
+//   values [B][vectors] of lanes  ->  output: for every plane and level, the level's bins in a run
 //
 // so writing is a transpose, a square of lanes at a time.
 #pragma once
@@ -34,6 +33,44 @@ class Scratch {
   char* base_;
   std::size_t used_ = 0;
 };
+
+// One level of one vector of planes: `count` bins of lanes, `stride` vectors apart, become `planes`
+// runs of `count` elements, end to end.
+template <class V, class E>
+void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
+                std::int64_t planes, E* run) {
+  constexpr int n = sizeof(V) / sizeof(V{}[0]);
+  E* const end = run + planes * count;
+  V square[n];
+  if (count == 1 && first_lane == 0) {  // one bin: its lanes are the run
+    if (planes == n) return store(run, bins[0]);
+    return store_first(run, bins[0], planes);
+  }
+  if (count < n) {
+    for (int b = 0; b < n; ++b) square[b] = bins[(b < count ? b : 0) * stride];
+    transpose(square);
+    // A whole vector is stored for each plane; what spills over its end is the next plane's, and
+    // stored after it.
+    for (std::int64_t plane = 0; plane < planes; ++plane) {
+      E* const to = run + plane * count;
+      if (end - to >= n) {
+        store(to, square[first_lane + plane]);
+      } else {
+        store_first(to, square[first_lane + plane], count);
+      }
+    }
+    return;
+  }
+  for (std::int64_t begin = 0; begin < count; begin += n) {
+    const std::int64_t b0 =
+        begin + n <= count ? begin : count - n;  // the last square overlaps the one before it
+    for (int b = 0; b < n; ++b) square[b] = bins[(b0 + b) * stride];
+    transpose(square);
+    for (std::int64_t plane = 0; plane < planes; ++plane) {
+      store(run + plane * count + b0, square[first_lane + plane]);
+    }
+  }
+}
 
 template <class S, int vectors, bool with_argmax>
 struct BinBlock {
@@ -84,9 +121,9 @@ struct BinBlock {
       const std::int64_t at =
           row * channels * pyramid.bins + level.first_bin * channels + first_channel * level.bins;
       const std::int64_t first = level.first_bin * vectors + v;
-      write_level(values + first, level.bins, first_lane, planes, output + at);
+      write_runs(values + first, vectors, level.bins, first_lane, planes, output + at);
       if constexpr (with_argmax)
-        write_level(cells + first, level.bins, first_lane, planes, argmax + at);
+        write_runs(cells + first, vectors, level.bins, first_lane, planes, argmax + at);
     }
   }
 
@@ -119,44 +156,6 @@ struct BinBlock {
     for (int v = 0; v < vectors; ++v) {
       values[bin * vectors + v] = best[v];
       if constexpr (with_argmax) cells[bin * vectors + v] = best_cell[v];
-    }
-  }
-
-  // One level of one vector of planes: `count` bins of lanes become `planes` runs of `count`
-  // elements, end to end.
-  template <class V, class E>
-  static void write_level(const V* bins, std::int64_t count, int first_lane, std::int64_t planes,
-                          E* run) {
-    constexpr int n = sizeof(V) / sizeof(V{}[0]);
-    E* const end = run + planes * count;
-    V square[n];
-    if (count == 1 && first_lane == 0) {  // one bin: its lanes are the run
-      if (planes == n) return store(run, bins[0]);
-      return store_first(run, bins[0], planes);
-    }
-    if (count < n) {
-      for (int b = 0; b < n; ++b) square[b] = bins[(b < count ? b : 0) * vectors];
-      transpose(square);
-      // A whole vector is stored for each plane; what spills over its end is the next plane's, and
-      // stored after it.
-      for (std::int64_t plane = 0; plane < planes; ++plane) {
-        E* const to = run + plane * count;
-        if (end - to >= n) {
-          store(to, square[first_lane + plane]);
-        } else {
-          store_first(to, square[first_lane + plane], count);
-        }
-      }
-      return;
-    }
-    for (std::int64_t begin = 0; begin < count; begin += n) {
-      const std::int64_t b0 =
-          begin + n <= count ? begin : count - n;  // the last square overlaps the one before it
-      for (int b = 0; b < n; ++b) square[b] = bins[(b0 + b) * vectors];
-      transpose(square);
-      for (std::int64_t plane = 0; plane < planes; ++plane) {
-        store(run + plane * count + b0, square[first_lane + plane]);
-      }
     }
   }
 };

@@ -29,27 +29,38 @@ class FirstFault {
 };
 
 // Calls visit(element, channel, cell) for every element of output row `row`, channels [first, end),
-// whose argmax names a cell of the plane. Levels in order, and in a level channel by channel, as
-// the row lies in memory.
+// whose argmax names a cell of the plane. A channel's elements come level after level, and bin after
+// bin in a level; channels come as they lie in memory.
 template <class Visit>
 void for_each_element(const LinearParams& linear, std::int64_t row, std::int64_t channels,
                       std::int64_t first, std::int64_t end, std::int64_t cells, FirstFault& fault,
                       const Visit& visit) {
-  std::int64_t level_at = row * channels * linear.bins;
+  const auto visit_element = [&](std::int64_t element, std::int64_t channel) {
+    const std::int64_t cell = linear.argmax[element];
+    if (cell >= 0 && cell < cells) {
+      visit(element, channel, cell);
+    } else if (cell != -1) {
+      fault.note(element);
+    }
+  };
+  const std::int64_t row_at = row * channels * linear.bins;
+  std::int64_t first_bin = 0;
   for (std::int32_t l = 0; l < linear.num_levels; ++l) {
     const std::int64_t bins = linear.level_bins[l];
-    for (std::int64_t channel = first; channel < end; ++channel) {
-      const std::int64_t at = level_at + channel * bins;
-      for (std::int64_t element = at; element < at + bins; ++element) {
-        const std::int64_t cell = linear.argmax[element];
-        if (cell >= 0 && cell < cells) {
-          visit(element, channel, cell);
-        } else if (cell != -1) {
-          fault.note(element);
+    if (linear.layout == Layout::kContiguous) {
+      for (std::int64_t channel = first; channel < end; ++channel) {
+        const std::int64_t at = row_at + first_bin * channels + channel * bins;
+        for (std::int64_t bin = 0; bin < bins; ++bin) visit_element(at + bin, channel);
+      }
+    } else {
+      for (std::int64_t bin = 0; bin < bins; ++bin) {
+        const std::int64_t at = row_at + (bin * linear.num_levels + l) * channels;
+        for (std::int64_t channel = first; channel < end; ++channel) {
+          visit_element(at + channel, channel);
         }
       }
     }
-    level_at += channels * bins;
+    first_bin += bins;
   }
 }
 

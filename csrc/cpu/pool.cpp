@@ -13,7 +13,13 @@
 namespace spp_ext::cpu {
 namespace {
 
-const PoolKernels& choose_kernels() {
+// The kernels of one instruction set.
+struct InstructionSet {
+  const PoolKernels& pool;
+  const MultiKernelKernels& multi_kernel;
+};
+
+InstructionSet choose_instruction_set() {
 #if defined(SPP_EXT_HAVE_X86_ISAS)
   const char* asked_for = std::getenv("SPP_EXT_INSTRUCTION_SET");
   const std::string_view wanted = asked_for == nullptr ? "" : asked_for;
@@ -22,16 +28,20 @@ const PoolKernels& choose_kernels() {
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
                           __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (has_avx512 && wanted != "avx2" && wanted != "baseline") return avx512::kPoolKernels;
-  if (has_avx2 && wanted != "baseline") return avx2::kPoolKernels;
+  if (has_avx512 && wanted != "avx2" && wanted != "baseline") {
+    return {avx512::kPoolKernels, avx512::kMultiKernelKernels};
+  }
+  if (has_avx2 && wanted != "baseline") return {avx2::kPoolKernels, avx2::kMultiKernelKernels};
 #endif
-  return baseline::kPoolKernels;
+  return {baseline::kPoolKernels, baseline::kMultiKernelKernels};
 }
 
-const PoolKernels& kernels() {
-  static const PoolKernels& chosen = choose_kernels();
-  return chosen;
+const InstructionSet& chosen() {
+  static const InstructionSet set = choose_instruction_set();
+  return set;
 }
+
+const PoolKernels& kernels() { return chosen().pool; }
 
 std::int64_t lanes(DType dtype) {
   const std::size_t element = dtype == DType::kFloat64 ? sizeof(double) : sizeof(float);
@@ -134,6 +144,22 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
   run_units(
       static_cast<std::int64_t>(units.size()), kernels().region_scratch(job), executor,
       [&](std::int64_t unit, void* scratch) { kernels().pool_regions(job, units[unit], scratch); });
+}
+
+void pool_multi_kernel(const MultiKernelParams& params, const Executor& executor) {
+  const FeatureMap& input = params.input;
+  const std::int64_t elements =
+      (params.num_kernels + 1) * input.batch * input.channels * input.cells();
+  advise_huge_pages_for(params.output, params.argmax, input.dtype, elements);
+  const std::int64_t per_unit = lanes(input.dtype);
+  const std::int64_t units_per_image = divide_up(input.channels, per_unit);
+  run_units(input.batch * units_per_image, chosen().multi_kernel.scratch(params), executor,
+            [&](std::int64_t unit, void* scratch) {
+              const std::int64_t first = unit % units_per_image * per_unit;
+              const std::int64_t channels = std::min(per_unit, input.channels - first);
+              chosen().multi_kernel.pool(params, {unit / units_per_image, first, channels},
+                                         scratch);
+            });
 }
 
 }  // namespace spp_ext::cpu

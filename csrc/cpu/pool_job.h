@@ -54,17 +54,26 @@ struct PoolKernels {
   void (*pool_regions)(const RegionJob&, const RegionUnit&, void* scratch);
 };
 
+// The same for stride-1 pools of several sizes; a unit is at most one vector of channels.
+struct MultiKernelKernels {
+  std::size_t (*scratch)(const MultiKernelParams&);
+  void (*pool)(const MultiKernelParams&, const ChannelUnit&, void* scratch);
+};
+
 // How many vectors of lanes a full ChannelUnit of a map holds.
 constexpr std::int64_t kChannelVectors = 4;
 
 namespace baseline {
 extern const PoolKernels kPoolKernels;
-}
+extern const MultiKernelKernels kMultiKernelKernels;
+}  // namespace baseline
 namespace avx2 {
 extern const PoolKernels kPoolKernels;
-}
+extern const MultiKernelKernels kMultiKernelKernels;
+}  // namespace avx2
 namespace avx512 {
 extern const PoolKernels kPoolKernels;
-}
+extern const MultiKernelKernels kMultiKernelKernels;
+}  // namespace avx512
 
 }  // namespace spp_ext::cpu

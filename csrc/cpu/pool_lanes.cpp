@@ -1,29 +1,28 @@
 // Max pooling with one plane in each vector lane. Compiled once per instruction set, which SPP_ISA
 // names.
 //
-// contiguous map     A bin's rows are reduced first, plane by plane, along the memory: a vector
-// holds neighbouring (pool_planes)      columns. What is left, one row of columns for each plane,
-// is transposed so that a vector holds one
-//                    column of many planes, and columns are reduced to bins there. The transpose
-//                    thus handles W values a bin row, not H * W, and nothing is ever reduced across
-//                    the lanes of a vector.
+// pool_planes, contiguous maps. A bin's rows are reduced first, plane by plane, along the memory: a
+// vector holds neighbouring columns. What is left, one row of columns for each plane, is transposed
+// so that a vector holds one column of many planes, and columns are reduced to bins there. The
+// transpose thus handles W values a bin row, not H * W, and nothing is ever reduced across the lanes
+// of a vector.
 //
-//                      plane 0  [x0 x1 x2 ...]  \            [p0 p1 p2 ...] x0
-//                      plane 1  [x0 x1 x2 ...]   transpose   [p0 p1 p2 ...] x1   reduce x in bin ->
-//                      [p0 p1 p2 ...] plane 2  [x0 x1 x2 ...]  /            [p0 p1 p2 ...] x2
+//   plane 0  [x0 x1 x2 ...]               x0  [p0 p1 p2 ...]
+//   plane 1  [x0 x1 x2 ...]  transpose->  x1  [p0 p1 p2 ...]  columns of a bin-> [p0 p1 p2 ...]
+//   plane 2  [x0 x1 x2 ...]               x2  [p0 p1 p2 ...]
 //
-// channels_last map  A cell's channels are neighbours in memory, so lanes are planes from the
-// start. (pool_channels)
+// pool_channels, channels_last maps. A cell's channels are neighbours in memory, so lanes are planes
+// from the start.
 //
-// regions            The rows that any region of a unit touches are copied once into a slab
-// [cells][lanes], from either (pool_regions)     layout, and every region pools from there.
+// pool_regions. The rows that any region of a unit touches are copied once into a slab
+// [cells][lanes], from either layout, and every region pools from there.
 #include <cstdint>
 
-#include "core/dispatch.h"
 #include "core/max_op.h"
 #include "cpu/bin_block.h"
 #include "cpu/lanes.h"
 #include "cpu/pool_job.h"
+#include "cpu/slab.h"
 
 #ifndef SPP_ISA
 #error "compile with -DSPP_ISA=<instruction set>"
@@ -34,21 +33,6 @@
 
 namespace spp_ext::cpu::SPP_ISA {
 namespace {
-
-// Calls f with a value of the storage type that `dtype` names and, as a constant, whether argmax is
-// wanted.
-template <class F>
-auto dispatch(DType dtype, bool with_argmax, const F& f) {
-  return spp_ext::dispatch(dtype, [&](auto storage) {
-    return with_argmax ? f(storage, std::true_type{}) : f(storage, std::false_type{});
-  });
-}
-
-template <class S>
-Index<S> broadcast(std::int64_t cell) {
-  using Element = std::remove_reference_t<decltype(Index<S>{}[0])>;
-  return Index<S>{} + static_cast<std::remove_cv_t<Element>>(cell);
-}
 
 // Cells whose lanes are planes: lanes of cell (y, x) start at data + (y - first_row) * row_stride +
 // x * cell_stride.
@@ -395,34 +379,6 @@ Span rows_read(const RegionJob& job, const RegionUnit& unit) {
     }
   }
   return all;
-}
-
-// Copies rows of a unit's planes into slab[cells][lanes]; lanes without a plane hold anything.
-template <class S>
-void load_slab(const FeatureMap& input, const ChannelUnit& unit, Span rows, Value<S>* slab) {
-  constexpr int n = kLanes<S>;
-  const S* const data = static_cast<const S*>(input.data);
-  const S* const image = data + unit.image * input.channels * input.cells();
-  const S* const end = data + input.batch * input.channels * input.cells();
-  const std::int64_t cells = (rows.end - rows.begin) * input.width;
-  const std::int64_t first_cell = rows.begin * input.width;
-  if (input.layout == Layout::kChannelsLast) {
-    const S* at = image + first_cell * input.channels + unit.first_channel;
-    for (std::int64_t cell = 0; cell < cells; ++cell, at += input.channels) {
-      slab[cell] = unit.channels == n ? load(at) : load_first(at, unit.channels, end);
-    }
-    return;
-  }
-  for (std::int64_t cell = 0; cell < cells; cell += n) {
-    Value<S> square[n];
-    for (int lane = 0; lane < n; ++lane) {
-      const std::int64_t channel = unit.first_channel + (lane < unit.channels ? lane : 0);
-      const S* at = image + channel * input.cells() + first_cell + cell;
-      square[lane] = cell + n <= cells ? load(at) : load_first(at, cells - cell, end);
-    }
-    transpose(square);
-    for (int x = 0; x < n; ++x) slab[cell + x] = square[x];
-  }
 }
 
 template <class S, bool with_argmax>

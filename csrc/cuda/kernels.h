@@ -30,6 +30,8 @@ void pool_map(const MapPoolParams& params, const Stream& stream);
 // NaN, argmax -1.
 void pool_regions(const RegionPoolParams& params, std::int32_t* scratch, const Stream& stream);
 
+void pool_multi_kernel(const MultiKernelParams& params, const Stream& stream);
+
 // An argmax outside the plane, or a row whose region names no image, is skipped.
 void gather(const GatherParams& params, const Stream& stream);
 void scatter(const ScatterParams& params, std::int32_t* scratch, const Stream& stream);

@@ -28,6 +28,8 @@ LinearJob linear_job(const LinearParams& params, const FeatureMap& map) {
   if (job.by_region) job.regions = *params.regions;
   job.map = map;
   std::copy_n(params.level_bins, params.num_levels, job.level_bins);
+  job.num_levels = params.num_levels;
+  job.layout = params.layout;
   job.bins = params.bins;
   job.rows = params.rows;
   return job;

@@ -28,6 +28,8 @@ struct LinearJob {
   Regions regions;
   FeatureMap map;  // the planes' shape and layout
   std::int64_t level_bins[kMaxLinearLevels];
+  std::int32_t num_levels;
+  Layout layout;                  // the order of a row's elements, as in LinearParams
   std::int64_t bins;              // B, their sum
   std::int64_t rows;              // R
   const std::int32_t* row_begin;  // [N + 1] as in PoolJob, for regions
@@ -62,10 +64,16 @@ __global__ void __launch_bounds__(tuning::kElementThreads)
        i < linear.rows * row_elements; i += step) {
     const std::int64_t row = i / row_elements;
     std::int64_t at = i % row_elements;
-    std::int32_t level = 0;
-    while (at >= linear.level_bins[level] * map.channels)
-      at -= linear.level_bins[level++] * map.channels;
-    const std::int64_t channel = at / linear.level_bins[level];
+    std::int64_t channel;
+    if (linear.layout == Layout::kContiguous) {
+      std::int32_t level = 0;
+      while (at >= linear.level_bins[level] * map.channels) {
+        at -= linear.level_bins[level++] * map.channels;
+      }
+      channel = at / linear.level_bins[level];
+    } else {
+      channel = at % map.channels;
+    }
     const std::int64_t cell = linear.argmax[i];
     const double index =
         linear.by_region ? roi_entry(linear.regions, row, 0) : static_cast<double>(row);
@@ -136,8 +144,12 @@ __global__ void __launch_bounds__(tuning::kScatterWarps * 32, tuning::kScatterMi
             bin -= linear.level_bins[level];
             level_at += map.channels * linear.level_bins[level++];
           }
-          const std::int64_t element =
-              in_plane ? level_at + channel * linear.level_bins[level] + bin : 0;
+          std::int64_t element = 0;
+          if (in_plane && linear.layout == Layout::kContiguous) {
+            element = level_at + channel * linear.level_bins[level] + bin;
+          } else if (in_plane) {
+            element = row_at + (bin * linear.num_levels + level) * map.channels + channel;
+          }
           const std::int64_t cell = in_plane ? linear.argmax[element] - first_cell : -1;
           const bool adds = cell >= 0 && cell < cells;
           staged[lane] = adds ? to_compute(static_cast<const S*>(job.grad_output)[element]) : T{0};

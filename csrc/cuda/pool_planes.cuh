@@ -1,11 +1,11 @@
 // Pooling of contiguous maps. A block owns a few neighbouring planes of one image and every output
 // row that image gives it: one for a whole map, the image's regions otherwise.
 //
-//   planes          16-byte loads into shared memory when they fit; else bins read global memory,
-//   through the cache spans           of a batch of rows, one thread each base bins       `lanes`
-//   threads each: one for small bins, a warp for large ones derived bins    one thread each, from
-//   base bins in shared memory output rows     threads along the memory: the bins of neighbouring
-//   planes are one run
+//   planes         16-byte loads into shared memory when they fit; else bins read global memory
+//   spans          of a batch of rows, one thread each
+//   base bins      `lanes` threads each: one for small bins, a warp for large ones
+//   derived bins   one thread each, from base bins in shared memory
+//   output rows    threads along the memory: the bins of neighbouring planes are one run
 #pragma once
 
 #include <cstdint>

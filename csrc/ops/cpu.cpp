@@ -1,7 +1,7 @@
 // The ops on CPU tensors: the kernels of cpu/, run on torch's own threads.
 #include "cpu/kernels.h"
 #include "ops/namespace.h"
-#include "ops/pool_ops.h"
+#include "ops/registration.h"
 #include "ops/roi_fault.h"
 
 namespace spp_ext::ops {
@@ -53,6 +53,12 @@ struct Cpu {
                              params.regions.count * params.input.channels * params.pyramid.bins));
   }
 
+  static void pool_multi_kernel(const char* /*op*/, const MultiKernelParams& params,
+                                const Tensor& /*like*/) {
+    cpu::pool_multi_kernel(params,
+                           executor_for(elements_of(params.input) * (params.num_kernels + 1)));
+  }
+
   static void gather(const char* op, const GatherParams& params, const Tensor& /*like*/) {
     const LinearParams& linear = params.linear;
     const std::int64_t bad =
@@ -74,7 +80,7 @@ std::string cpu_instruction_set() { return cpu::instruction_set(); }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(SPP_OP_NAMESPACE, CPU, library) { PoolOps<Cpu>::register_with(library); }
+STABLE_TORCH_LIBRARY_IMPL(SPP_OP_NAMESPACE, CPU, library) { Ops<Cpu>::register_with(library); }
 
 STABLE_TORCH_LIBRARY_IMPL(SPP_OP_NAMESPACE, CompositeExplicitAutograd, library) {
   library.impl("cpu_instruction_set", TORCH_BOX(&cpu_instruction_set));

@@ -2,7 +2,7 @@
 #include "cuda/kernels.h"
 #include "ops/current_stream.h"
 #include "ops/namespace.h"
-#include "ops/pool_ops.h"
+#include "ops/registration.h"
 #include "ops/roi_fault.h"
 
 namespace spp_ext::ops {
@@ -38,6 +38,11 @@ struct Cuda {
                        current.stream);
   }
 
+  static void pool_multi_kernel(const char* /*op*/, const MultiKernelParams& params,
+                                const Tensor& like) {
+    cuda::pool_multi_kernel(params, CurrentStream(like).stream);
+  }
+
   static void gather(const char* /*op*/, const GatherParams& params, const Tensor& like) {
     cuda::gather(params, CurrentStream(like).stream);
   }
@@ -53,7 +58,7 @@ struct Cuda {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(SPP_OP_NAMESPACE, SPP_CUDA_DISPATCH_KEY, library) {
-  PoolOps<Cuda>::register_with(library);
+  Ops<Cuda>::register_with(library);
 }
 
 }  // namespace spp_ext::ops

@@ -15,6 +15,10 @@ STABLE_TORCH_LIBRARY(SPP_OP_NAMESPACE, library) {
       "roi_spatial_pyramid_pool_with_argmax(Tensor input, Tensor rois, int[] levels, float "
       "spatial_scale, "
       "str convention, bool validate) -> (Tensor, Tensor)");
+  library.def("multi_kernel_max_pool2d(Tensor input, int[] kernel_sizes, bool cascade) -> Tensor");
+  library.def(
+      "multi_kernel_max_pool2d_with_argmax(Tensor input, int[] kernel_sizes, bool cascade) -> "
+      "(Tensor, Tensor)");
   library.def("gather(Tensor source, Tensor argmax, Tensor? rois, int[] level_bins) -> Tensor");
   library.def(
       "scatter(Tensor grad_output, Tensor argmax, Tensor? rois, int[] level_bins, SymInt[] "

@@ -1,21 +1,17 @@
-// The registered ops, written once for every device: checks, allocation, and a call of the device's
+// The pooling ops, written once for every device: checks, allocation, and a call of the device's
 // kernels.
-//
-// A Device has static functions pool_map, pool_regions, gather and scatter on the parameter structs
-// of core/params.h, each also given the op's name for errors; and check_regions, which may raise
-// for regions that cannot be pooled.
 #pragma once
 
 #include <cmath>
-#include <tuple>
 
 #include "ops/tensors.h"
 
 namespace spp_ext::ops {
 
-inline Pyramid checked_pyramid(const char* op, const std::vector<std::int64_t>& levels) {
+inline Pyramid checked_pyramid(const char* op, const std::vector<std::int64_t>& levels,
+                               bool derive = true) {
   try {
-    return Pyramid(levels.data(), levels.size());
+    return Pyramid(levels.data(), levels.size(), derive);
   } catch (const std::invalid_argument& error) {
     fail(op, error.what());
   }
@@ -25,6 +21,7 @@ inline RoiConvention checked_convention(const char* op, const std::string& name)
   if (name == "roi_pool") return RoiConvention::kRoiPool;
   if (name == "spp_net") return RoiConvention::kSppNet;
   if (name == "outer") return RoiConvention::kOuter;
+  if (name == "torchvision") return RoiConvention::kTorchvision;  // for spp_ext.ops.roi_pool
   fail(op, "expected convention \"roi_pool\", \"spp_net\" or \"outer\", got \"" + name + "\"");
 }
 
@@ -91,7 +88,8 @@ Pooled pool_regions(const Tensor& input, const Tensor& rois,
   }
   regions.regions.spatial_scale = spatial_scale;
   regions.regions.convention = checked_convention(op, convention);
-  const Pyramid pyramid = checked_pyramid(op, levels);
+  const Pyramid pyramid =
+      checked_pyramid(op, levels, regions.regions.convention != RoiConvention::kTorchvision);
   Device::check_regions(op, regions, held.map.batch, validate);
   const Pooled pooled =
       allocate_pooled(op, regions.regions.count, held.map, pyramid.view().bins, with_argmax, input);
@@ -104,146 +102,46 @@ Pooled pool_regions(const Tensor& input, const Tensor& rois,
   return pooled;
 }
 
-// What gather and scatter share: argmax [R, C * B], whose rows belong to images in order or as
-// `rois` says.
-struct HeldLinear {
-  Tensor argmax;
-  std::optional<HeldRegions> regions;
-  LinearParams params;
-};
-
-inline void check_linear(const char* op, const Tensor& argmax, const std::optional<Tensor>& rois,
-                         const std::vector<std::int64_t>& level_bins, std::int64_t batch,
-                         std::int64_t channels, HeldLinear& held) {
-  if (argmax.scalar_type() != ScalarType::Int) {
-    fail(op, std::string("expected argmax of dtype int32, got ") +
-                 torch::headeronly::toString(argmax.scalar_type()));
+// [N, L * C, H, W] in the layout of `map`.
+inline Tensor empty_blocks(const char* op, const FeatureMap& map, std::int64_t blocks,
+                           std::int32_t dtype, const Tensor& like) {
+  const std::int64_t channels = checked_product(op, "output channels", {blocks, map.channels});
+  checked_product(op, "an output", {map.batch, channels, map.cells()});
+  const std::int64_t h = map.height, w = map.width;
+  if (map.layout == Layout::kChannelsLast) {
+    return empty_strided(op, {map.batch, channels, h, w},
+                         {h * w * channels, 1, w * channels, channels}, dtype, like);
   }
-  std::int64_t bins = 0;
-  for (const std::int64_t level : level_bins) {
-    if (level < 1 || level > 2147483647 - bins)
-      fail(op, "expected level_bins of at least 1 that sum to less than 2^31");
-    bins += level;
-  }
-  const std::int64_t rows = rois ? rois->size(0) : batch;
-  const std::int64_t columns = checked_product(op, "an argmax row", {channels, bins});
-  if (argmax.dim() != 2 || argmax.size(0) != rows || argmax.size(1) != columns) {
-    fail(op, "expected argmax of shape [" + std::to_string(rows) + ", " + std::to_string(columns) +
-                 "], got " + shape_of(argmax));
-  }
-  held.params = {static_cast<const std::int32_t*>(held.argmax.const_data_ptr()),
-                 rows,
-                 held.regions ? &held.regions->regions : nullptr,
-                 level_bins.data(),
-                 static_cast<std::int32_t>(level_bins.size()),
-                 bins};
-}
-
-inline HeldLinear hold_linear(const char* op, const Tensor& argmax,
-                              const std::optional<Tensor>& rois, const char* other_name,
-                              const Tensor& other) {
-  check_same_device(op, "argmax", argmax, other_name, other);
-  HeldLinear held{as_contiguous(argmax), std::nullopt, {}};
-  if (rois) {
-    check_same_device(op, "rois", *rois, other_name, other);
-    held.regions = checked_regions(op, *rois);
-  }
-  return held;
+  return empty_strided(op, {map.batch, channels, h, w}, {channels * h * w, h * w, w, 1}, dtype,
+                       like);
 }
 
 template <class Device>
-Tensor gather(const Tensor& source, const Tensor& argmax, const std::optional<Tensor>& rois,
-              const std::vector<std::int64_t>& level_bins) {
-  constexpr const char* op = "gather";
-  const HeldMap map = feature_map(op, "source", source);
-  HeldLinear linear = hold_linear(op, argmax, rois, "source", source);
-  check_linear(op, argmax, rois, level_bins, map.map.batch, map.map.channels, linear);
-  const Tensor output = empty_matrix(op, linear.params.rows, map.map.channels * linear.params.bins,
-                                     shim_dtype_of(source), source);
-  if (output.numel() > 0)
-    Device::gather(op, {linear.params, map.map, output.mutable_data_ptr()}, source);
-  return output;
+Pooled pool_multi_kernel(const Tensor& input, const std::vector<std::int64_t>& kernel_sizes,
+                         bool cascade, bool with_argmax) {
+  constexpr const char* op = "multi_kernel_max_pool2d";
+  const HeldMap held = feature_map(op, "input", input);
+  std::int64_t last = 1;
+  for (const std::int64_t size : kernel_sizes) {
+    if (size < last || size % 2 == 0 || size > kMaxDivisions) {
+      fail(op, "expected kernel_sizes to be odd, ascending and at most 2^20, got " +
+                   std::to_string(size));
+    }
+    last = size;
+  }
+  const auto blocks = static_cast<std::int64_t>(kernel_sizes.size()) + 1;
+  Pooled pooled{empty_blocks(op, held.map, blocks, shim_dtype_of(input), input), std::nullopt};
+  if (with_argmax) {
+    pooled.argmax = empty_blocks(op, held.map, blocks, aoti_torch_dtype_int32(), input);
+  }
+  if (pooled.output.numel() > 0) {
+    Device::pool_multi_kernel(
+        op,
+        {held.map, kernel_sizes.data(), static_cast<std::int32_t>(kernel_sizes.size()), cascade,
+         pooled.output.mutable_data_ptr(), argmax_data(pooled)},
+        input);
+  }
+  return pooled;
 }
-
-template <class Device>
-Tensor scatter(const Tensor& grad_output, const Tensor& argmax, const std::optional<Tensor>& rois,
-               const std::vector<std::int64_t>& level_bins,
-               const std::vector<std::int64_t>& input_size, bool channels_last) {
-  constexpr const char* op = "scatter";
-  const DType dtype = checked_dtype(op, "grad_output", grad_output);
-  if (input_size.size() != 4) fail(op, "expected input_size of 4 numbers, N, C, H and W");
-  const std::int64_t n = input_size[0], c = input_size[1], h = input_size[2], w = input_size[3];
-  if (n < 0 || c < 0 || h < 1 || w < 1 || h > 2147483647 / w) {
-    fail(op, "expected input_size with N, C >= 0 and H, W >= 1 and H * W < 2^31");
-  }
-  checked_product(op, "a gradient", {n, c, h, w});
-  HeldLinear linear = hold_linear(op, argmax, rois, "grad_output", grad_output);
-  check_linear(op, argmax, rois, level_bins, n, c, linear);
-  if (grad_output.dim() != 2 || grad_output.size(0) != argmax.size(0) ||
-      grad_output.size(1) != argmax.size(1)) {
-    fail(op, "expected grad_output of the shape of argmax, " + shape_of(argmax) + ", got " +
-                 shape_of(grad_output));
-  }
-  const Tensor grad = as_contiguous(grad_output);
-  const std::vector<std::int64_t> strides = channels_last
-                                                ? std::vector<std::int64_t>{h * w * c, 1, w * c, c}
-                                                : std::vector<std::int64_t>{c * h * w, h * w, w, 1};
-  const Tensor grad_input =
-      empty_strided(op, input_size, strides, shim_dtype_of(grad_output), grad_output);
-  if (grad_input.numel() > 0) {
-    const FeatureMap map{
-        nullptr, dtype, channels_last ? Layout::kChannelsLast : Layout::kContiguous, n, c, h, w};
-    Device::scatter(op, {linear.params, grad.const_data_ptr(), map, grad_input.mutable_data_ptr()},
-                    grad_output);
-  }
-  return grad_input;
-}
-
-// The functions registered under the names of ops/library.cpp.
-template <class Device>
-struct PoolOps {
-  using Ints = std::vector<std::int64_t>;
-
-  static Tensor spatial_pyramid_pool(const Tensor& input, Ints levels) {
-    return pool_map<Device>(input, levels, false).output;
-  }
-  static std::tuple<Tensor, Tensor> spatial_pyramid_pool_with_argmax(const Tensor& input,
-                                                                     Ints levels) {
-    Pooled pooled = pool_map<Device>(input, levels, true);
-    return {pooled.output, *pooled.argmax};
-  }
-  static Tensor roi_spatial_pyramid_pool(const Tensor& input, const Tensor& rois, Ints levels,
-                                         double spatial_scale, std::string convention,
-                                         bool validate) {
-    return pool_regions<Device>(input, rois, levels, spatial_scale, convention, validate, false)
-        .output;
-  }
-  static std::tuple<Tensor, Tensor> roi_spatial_pyramid_pool_with_argmax(
-      const Tensor& input, const Tensor& rois, Ints levels, double spatial_scale,
-      std::string convention, bool validate) {
-    Pooled pooled =
-        pool_regions<Device>(input, rois, levels, spatial_scale, convention, validate, true);
-    return {pooled.output, *pooled.argmax};
-  }
-  static Tensor gather(const Tensor& source, const Tensor& argmax, std::optional<Tensor> rois,
-                       Ints level_bins) {
-    return ops::gather<Device>(source, argmax, rois, level_bins);
-  }
-  static Tensor scatter(const Tensor& grad_output, const Tensor& argmax, std::optional<Tensor> rois,
-                        Ints level_bins, Ints input_size, bool channels_last) {
-    return ops::scatter<Device>(grad_output, argmax, rois, level_bins, input_size, channels_last);
-  }
-
-  static void register_with(torch::stable::detail::StableLibrary& library) {
-    library.impl("spatial_pyramid_pool", TORCH_BOX(&PoolOps::spatial_pyramid_pool));
-    library.impl("spatial_pyramid_pool_with_argmax",
-                 TORCH_BOX(&PoolOps::spatial_pyramid_pool_with_argmax));
-    library.impl("roi_spatial_pyramid_pool", TORCH_BOX(&PoolOps::roi_spatial_pyramid_pool));
-    library.impl("roi_spatial_pyramid_pool_with_argmax",
-                 TORCH_BOX(&PoolOps::roi_spatial_pyramid_pool_with_argmax));
-    library.impl("gather", TORCH_BOX(&PoolOps::gather));
-    library.impl("scatter", TORCH_BOX(&PoolOps::scatter));
-  }
-};
 
 }  // namespace spp_ext::ops

@@ -159,4 +159,9 @@ inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
+inline Tensor as_channels_last(const Tensor& tensor) {
+  if (!tensor.is_contiguous() && is_channels_last(tensor)) return tensor;
+  return torch::stable::contiguous(tensor, torch::headeronly::MemoryFormat::ChannelsLast);
+}
+
 }  // namespace spp_ext::ops

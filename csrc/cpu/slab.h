@@ -1,0 +1,64 @@
+// Planes of a map as lanes: a slab [cells][lanes], from either layout. And what else every lane
+// kernel starts with.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "core/dispatch.h"
+#include "core/params.h"
+#include "cpu/lanes.h"
+#include "cpu/pool_job.h"
+
+#ifndef SPP_ISA
+#error "compile with -DSPP_ISA=<instruction set>"
+#endif
+
+namespace spp_ext::cpu::SPP_ISA {
+namespace {
+
+// Calls f with a value of the storage type that `dtype` names and, as a constant, whether argmax is
+// wanted.
+template <class F>
+auto dispatch(DType dtype, bool with_argmax, const F& f) {
+  return spp_ext::dispatch(dtype, [&](auto storage) {
+    return with_argmax ? f(storage, std::true_type{}) : f(storage, std::false_type{});
+  });
+}
+
+template <class S>
+Index<S> broadcast(std::int64_t cell) {
+  using Element = std::remove_reference_t<decltype(Index<S>{}[0])>;
+  return Index<S>{} + static_cast<std::remove_cv_t<Element>>(cell);
+}
+
+// Copies rows of a unit's planes into slab[cells][lanes]; lanes without a plane hold anything.
+template <class S>
+void load_slab(const FeatureMap& input, const ChannelUnit& unit, Span rows, Value<S>* slab) {
+  constexpr int n = kLanes<S>;
+  const S* const data = static_cast<const S*>(input.data);
+  const S* const image = data + unit.image * input.channels * input.cells();
+  const S* const end = data + input.batch * input.channels * input.cells();
+  const std::int64_t cells = (rows.end - rows.begin) * input.width;
+  const std::int64_t first_cell = rows.begin * input.width;
+  if (input.layout == Layout::kChannelsLast) {
+    const S* at = image + first_cell * input.channels + unit.first_channel;
+    for (std::int64_t cell = 0; cell < cells; ++cell, at += input.channels) {
+      slab[cell] = unit.channels == n ? load(at) : load_first(at, unit.channels, end);
+    }
+    return;
+  }
+  for (std::int64_t cell = 0; cell < cells; cell += n) {
+    Value<S> square[n];
+    for (int lane = 0; lane < n; ++lane) {
+      const std::int64_t channel = unit.first_channel + (lane < unit.channels ? lane : 0);
+      const S* at = image + channel * input.cells() + first_cell + cell;
+      square[lane] = cell + n <= cells ? load(at) : load_first(at, cells - cell, end);
+    }
+    transpose(square);
+    for (int x = 0; x < n; ++x) slab[cell + x] = square[x];
+  }
+}
+
+}  // namespace
+}  // namespace spp_ext::cpu::SPP_ISA

@@ -1,0 +1,74 @@
+// The ops of a device under their registered names.
+//
+// A Device has static functions pool_map, pool_regions, pool_multi_kernel, gather and scatter on the
+// parameter structs of core/params.h, each also given the op's name for errors and a tensor on the
+// device; and check_regions, which may raise for regions that cannot be pooled.
+#pragma once
+
+#include <tuple>
+
+#include "ops/linear_ops.h"
+#include "ops/pool_ops.h"
+
+namespace spp_ext::ops {
+
+// The functions registered under the names of ops/library.cpp.
+template <class Device>
+struct Ops {
+  using Ints = std::vector<std::int64_t>;
+
+  static Tensor spatial_pyramid_pool(const Tensor& input, Ints levels) {
+    return pool_map<Device>(input, levels, false).output;
+  }
+  static std::tuple<Tensor, Tensor> spatial_pyramid_pool_with_argmax(const Tensor& input,
+                                                                     Ints levels) {
+    Pooled pooled = pool_map<Device>(input, levels, true);
+    return {pooled.output, *pooled.argmax};
+  }
+  static Tensor roi_spatial_pyramid_pool(const Tensor& input, const Tensor& rois, Ints levels,
+                                         double spatial_scale, std::string convention,
+                                         bool validate) {
+    return pool_regions<Device>(input, rois, levels, spatial_scale, convention, validate, false)
+        .output;
+  }
+  static std::tuple<Tensor, Tensor> roi_spatial_pyramid_pool_with_argmax(
+      const Tensor& input, const Tensor& rois, Ints levels, double spatial_scale,
+      std::string convention, bool validate) {
+    Pooled pooled =
+        pool_regions<Device>(input, rois, levels, spatial_scale, convention, validate, true);
+    return {pooled.output, *pooled.argmax};
+  }
+  static Tensor multi_kernel_max_pool2d(const Tensor& input, Ints kernel_sizes, bool cascade) {
+    return pool_multi_kernel<Device>(input, kernel_sizes, cascade, false).output;
+  }
+  static std::tuple<Tensor, Tensor> multi_kernel_max_pool2d_with_argmax(const Tensor& input,
+                                                                        Ints kernel_sizes,
+                                                                        bool cascade) {
+    Pooled pooled = pool_multi_kernel<Device>(input, kernel_sizes, cascade, true);
+    return {pooled.output, *pooled.argmax};
+  }
+  static Tensor gather(const Tensor& source, const Tensor& argmax, std::optional<Tensor> rois,
+                       Ints level_bins) {
+    return ops::gather<Device>(source, argmax, rois, level_bins);
+  }
+  static Tensor scatter(const Tensor& grad_output, const Tensor& argmax, std::optional<Tensor> rois,
+                        Ints level_bins, Ints input_size, bool channels_last) {
+    return ops::scatter<Device>(grad_output, argmax, rois, level_bins, input_size, channels_last);
+  }
+
+  static void register_with(torch::stable::detail::StableLibrary& library) {
+    library.impl("spatial_pyramid_pool", TORCH_BOX(&Ops::spatial_pyramid_pool));
+    library.impl("spatial_pyramid_pool_with_argmax",
+                 TORCH_BOX(&Ops::spatial_pyramid_pool_with_argmax));
+    library.impl("roi_spatial_pyramid_pool", TORCH_BOX(&Ops::roi_spatial_pyramid_pool));
+    library.impl("roi_spatial_pyramid_pool_with_argmax",
+                 TORCH_BOX(&Ops::roi_spatial_pyramid_pool_with_argmax));
+    library.impl("multi_kernel_max_pool2d", TORCH_BOX(&Ops::multi_kernel_max_pool2d));
+    library.impl("multi_kernel_max_pool2d_with_argmax",
+                 TORCH_BOX(&Ops::multi_kernel_max_pool2d_with_argmax));
+    library.impl("gather", TORCH_BOX(&Ops::gather));
+    library.impl("scatter", TORCH_BOX(&Ops::scatter));
+  }
+};
+
+}  // namespace spp_ext::ops
