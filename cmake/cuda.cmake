@@ -74,7 +74,9 @@ if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
   target_compile_options(spp_ext_cuda_kernels PRIVATE --compress-mode=size)
 endif()
 
+# "80-real" is machine code alone, "90" has PTX as well.
 list(JOIN architectures " " architecture_text)
+string(REGEX REPLACE "([0-9a]+)( |$)" "\\1+PTX\\2" architecture_text "${architecture_text}")
 string(REPLACE "-real" "" architecture_text "${architecture_text}")
 set(SPP_EXT_CUDA_DECISION
-    "built by nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${architecture_text} + PTX (${chosen_by})")
+    "built by nvcc ${CMAKE_CUDA_COMPILER_VERSION} for ${architecture_text} (${chosen_by})")

@@ -41,26 +41,28 @@ struct Regions {
   RoiConvention convention;
 };
 
-// One entry of `rois`, exactly.
-SPP_HOST_DEVICE double roi_entry(const Regions& regions, std::int64_t row, int column) {
+// One entry of `rois` in the type coordinates are computed in: double for float64, which T must then
+// be, and float for all others.
+template <class T>
+SPP_HOST_DEVICE T roi_entry(const Regions& regions, std::int64_t row, int column) {
   const std::int64_t at = row * 5 + column;
-  switch (regions.dtype) {
-    case DType::kFloat64:
-      return static_cast<const double*>(regions.rois)[at];
-    case DType::kFloat16:
-      return to_compute(static_cast<const Half*>(regions.rois)[at]);
-    case DType::kBFloat16:
-      return to_compute(static_cast<const BFloat16*>(regions.rois)[at]);
-    case DType::kFloat32:
-      break;
+  if constexpr (sizeof(T) == sizeof(double)) {
+    if (regions.dtype == DType::kFloat64) return static_cast<const double*>(regions.rois)[at];
+  }
+  if (regions.dtype == DType::kFloat16) {
+    return to_compute(static_cast<const Half*>(regions.rois)[at]);
+  }
+  if (regions.dtype == DType::kBFloat16) {
+    return to_compute(static_cast<const BFloat16*>(regions.rois)[at]);
   }
   return static_cast<const float*>(regions.rois)[at];
 }
 
-// Whether a batch index names an image. Compares before converting: a value that no integer holds
-// never reaches a cast.
-SPP_HOST_DEVICE bool is_image(double batch_index, std::int64_t batch) {
-  return batch_index > -1.0 && batch_index < static_cast<double>(batch);
+// Whether a batch index, truncated toward zero as in torchvision, names an image. Compares before
+// converting: a value that no integer holds never reaches a cast.
+template <class T>
+SPP_HOST_DEVICE bool is_image(T batch_index, std::int64_t batch) {
+  return batch_index > T{-1} && batch_index < static_cast<T>(batch);
 }
 
 namespace detail {
@@ -68,10 +70,8 @@ template <class T>
 SPP_HOST_DEVICE Window roi_window(const Regions& regions, std::int64_t row, std::int64_t height,
                                   std::int64_t width) {
   const auto scale = static_cast<T>(regions.spatial_scale);
-  const auto x1 = static_cast<T>(roi_entry(regions, row, 1)),
-             y1 = static_cast<T>(roi_entry(regions, row, 2));
-  const auto x2 = static_cast<T>(roi_entry(regions, row, 3)),
-             y2 = static_cast<T>(roi_entry(regions, row, 4));
+  const T x1 = roi_entry<T>(regions, row, 1), y1 = roi_entry<T>(regions, row, 2);
+  const T x2 = roi_entry<T>(regions, row, 3), y2 = roi_entry<T>(regions, row, 4);
   const BinEdges float_edges =
       sizeof(T) == sizeof(double) ? BinEdges::kFloat64 : BinEdges::kFloat32;
   return {roi_extent(regions.convention, y1, y2, scale, height),

@@ -110,7 +110,7 @@ struct BinBlock {
     }
   }
 
-  // Writes lanes [0, planes) of vector `v`: planes that follow one another in one image, the first
+  // Writes `planes` lanes of vector `v` from `first_lane` on: planes that follow one another in one image, the first
   // of which is channel `first_channel` of output row `row`. `first_lane` is the lane of that first
   // plane.
   void write(const PyramidView& pyramid, std::int64_t channels, std::int64_t row,
@@ -139,13 +139,16 @@ struct BinBlock {
         if (empty[part]) continue;
         for (int v = 0; v < vectors; ++v) {
           const Value<S> value = values[part * vectors + v];
-          if constexpr (with_argmax) {
+          if (!found) {
+            best[v] = value;
+            if constexpr (with_argmax) best_cell[v] = cells[part * vectors + v];
+          } else if constexpr (with_argmax) {
             const Index<S> cell = cells[part * vectors + v];
             const auto take = MaxOp::replaces(value, cell, best[v], best_cell[v]);
-            best_cell[v] = found ? (take ? cell : best_cell[v]) : cell;
-            best[v] = found ? (take ? value : best[v]) : value;
+            best_cell[v] = take ? cell : best_cell[v];
+            best[v] = take ? value : best[v];
           } else {
-            best[v] = found ? combine(value, best[v]) : value;
+            best[v] = combine(value, best[v]);
           }
         }
         found = true;

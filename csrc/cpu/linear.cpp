@@ -75,8 +75,8 @@ void gather_of(const GatherParams& params, const Executor& executor, FirstFault&
   run_units(linear.rows, 0, executor, [&](std::int64_t row, void*) {
     S* const out = output + row * source.channels * linear.bins;
     std::fill(out, out + source.channels * linear.bins, S{});
-    const double index =
-        linear.regions == nullptr ? static_cast<double>(row) : roi_entry(*linear.regions, row, 0);
+    const double index = linear.regions == nullptr ? static_cast<double>(row)
+                                                   : roi_entry<double>(*linear.regions, row, 0);
     if (!is_image(index, source.batch)) return;
     const S* const image =
         data + static_cast<std::int64_t>(index) * source.channels * source.cells();
@@ -108,7 +108,9 @@ void scatter_of(const ScatterParams& params, const Executor& executor, FirstFaul
   const std::int64_t fit = map.layout == Layout::kContiguous
                                ? std::max<std::int64_t>(kCacheBytes / plane_bytes, 1)
                                : kMaxPlanes;
-  const std::int64_t planes_per_unit = std::min({fit, kMaxPlanes, map.channels});
+  // ... and no more than leaves every thread some.
+  const std::int64_t share = std::max<std::int64_t>(map.batch * map.channels / executor.threads, 1);
+  const std::int64_t planes_per_unit = std::min({fit, kMaxPlanes, map.channels, share});
   const std::int64_t units_per_image = (map.channels + planes_per_unit - 1) / planes_per_unit;
   const std::size_t scratch_bytes =
       kAddInPlace ? 0 : static_cast<std::size_t>(planes_per_unit * plane_bytes);

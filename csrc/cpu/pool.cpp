@@ -58,6 +58,28 @@ void advise_huge_pages_for(void* output, std::int32_t* argmax, DType dtype, std:
 // Enough units that every thread has some to balance with.
 constexpr std::int64_t kUnitsPerThread = 4;
 
+// Rows [begin, end) of the map that the base bins of regions rows[first_row] up to rows[end_row]
+// read.
+Span rows_read(const RegionJob& job, std::int64_t first_row, std::int64_t end_row) {
+  const PyramidView& pyramid = job.params.pyramid;
+  Span all{0, 0};
+  for (std::int64_t k = first_row; k < end_row; ++k) {
+    const Span* spans = job.spans + job.rows[k] * pyramid.spans;
+    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+      const Level& level = pyramid.levels[pyramid.order[i]];
+      if (!level.is_base()) continue;
+      for (std::int64_t r = 0; r < level.row_spans(); ++r) {
+        if (spans[r].begin == spans[r].end) continue;
+        if (all.begin == all.end) all = spans[r];
+        if (spans[r].begin < all.begin) all.begin = spans[r].begin;
+        if (spans[r].end > all.end) all.end = spans[r].end;
+      }
+      spans += level.row_spans() + level.col_spans();
+    }
+  }
+  return all;
+}
+
 void pool_contiguous(const MapJob& job, const Executor& executor) {
   const FeatureMap& input = job.params.input;
   const std::int64_t planes = input.batch * input.channels;
@@ -72,7 +94,10 @@ void pool_contiguous(const MapJob& job, const Executor& executor) {
 
 void pool_channels_last(const MapJob& job, const Executor& executor) {
   const FeatureMap& input = job.params.input;
-  const std::int64_t per_unit = kChannelVectors * lanes(input.dtype);
+  // Long runs of channels read best, but every thread should have some.
+  const std::int64_t wide = kChannelVectors * lanes(input.dtype);
+  const bool enough = input.batch * divide_up(input.channels, wide) >= executor.threads;
+  const std::int64_t per_unit = enough ? wide : lanes(input.dtype);
   const std::int64_t units_per_image = divide_up(input.channels, per_unit);
   run_units(input.batch * units_per_image, kernels().channel_scratch(job), executor,
             [&](std::int64_t unit, void* scratch) {
@@ -117,7 +142,7 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
   });
 
   const RowsByImage by_image = group_by_image(&params.regions, count, input.batch);
-  const RegionJob job{params, spans.data(), by_image.rows.data()};
+  RegionJob job{params, spans.data(), by_image.rows.data(), 0};
   advise_huge_pages_for(params.output, params.argmax, input.dtype,
                         count * input.channels * pyramid.bins);
 
@@ -133,11 +158,14 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
   for (std::int64_t n = 0; n < input.batch; ++n) {
     const std::int64_t rows = by_image.begin[n + 1] - by_image.begin[n];
     const std::int64_t rows_per_part = std::max<std::int64_t>(divide_up(rows, parts), 1);
-    for (std::int64_t channel = 0; channel < input.channels; channel += channels_per_unit) {
-      const ChannelUnit planes{n, channel, std::min(channels_per_unit, input.channels - channel)};
-      for (std::int64_t first = 0; first < rows; first += rows_per_part) {
-        units.push_back({planes, by_image.begin[n] + first,
-                         by_image.begin[n] + std::min(first + rows_per_part, rows)});
+    for (std::int64_t first = 0; first < rows; first += rows_per_part) {
+      const std::int64_t begin = by_image.begin[n] + first;
+      const std::int64_t end = std::min(begin + rows_per_part, by_image.begin[n + 1]);
+      const Span map_rows = rows_read(job, begin, end);
+      job.most_map_rows = std::max<std::int64_t>(job.most_map_rows, map_rows.end - map_rows.begin);
+      for (std::int64_t channel = 0; channel < input.channels; channel += channels_per_unit) {
+        const std::int64_t channels = std::min(channels_per_unit, input.channels - channel);
+        units.push_back({{n, channel, channels}, begin, end, map_rows});
       }
     }
   }

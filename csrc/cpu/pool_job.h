@@ -16,8 +16,9 @@ struct MapJob {
 
 struct RegionJob {
   RegionPoolParams params;
-  const Span* spans;         // [K, pyramid.spans]
-  const std::int64_t* rows;  // [K], regions grouped by image
+  const Span* spans;           // [K, pyramid.spans]
+  const std::int64_t* rows;    // [K], regions grouped by image
+  std::int64_t most_map_rows;  // of any unit
 };
 
 // Neighbouring planes of a contiguous batch, at most one per lane. They may belong to different
@@ -39,6 +40,7 @@ struct RegionUnit {
   ChannelUnit planes;
   std::int64_t first_row;
   std::int64_t end_row;
+  Span map_rows;  // of the map, that the base bins of these regions read
 };
 
 // Units differ in nothing but the part of the output they write, so they may run in any order on

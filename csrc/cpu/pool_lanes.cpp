@@ -360,35 +360,14 @@ void pool_channels(const MapJob& job, const ChannelUnit& unit, void* scratch) {
 // --- regions
 // -----------------------------------------------------------------------------------------------------
 
-// Rows [begin, end) that the base bins of some regions read.
-Span rows_read(const RegionJob& job, const RegionUnit& unit) {
-  const PyramidView& pyramid = job.params.pyramid;
-  Span all{0, 0};
-  for (std::int64_t k = unit.first_row; k < unit.end_row; ++k) {
-    const Span* spans = job.spans + job.rows[k] * pyramid.spans;
-    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-      const Level& level = pyramid.levels[pyramid.order[i]];
-      if (!level.is_base()) continue;
-      for (std::int64_t r = 0; r < level.row_spans(); ++r) {
-        if (spans[r].begin == spans[r].end) continue;
-        if (all.begin == all.end) all = spans[r];
-        if (spans[r].begin < all.begin) all.begin = spans[r].begin;
-        if (spans[r].end > all.end) all.end = spans[r].end;
-      }
-      spans += level.row_spans() + level.col_spans();
-    }
-  }
-  return all;
-}
-
 template <class S, bool with_argmax>
 struct RegionScratch {
   Value<S>* slab;  // [cells], rounded up to whole squares of lanes
   BinBlock<S, 1, with_argmax> bins;
 
   RegionScratch(Scratch& scratch, const RegionJob& job)
-      : slab(scratch.take<Value<S>>((job.params.input.cells() + kLanes<S> - 1) / kLanes<S> *
-                                    kLanes<S>)),
+      : slab(scratch.take<Value<S>>((job.most_map_rows * job.params.input.width + kLanes<S> - 1) /
+                                    kLanes<S> * kLanes<S>)),
         bins(scratch, job.params.pyramid.bins) {}
 };
 
@@ -399,7 +378,7 @@ void pool_regions_of(const RegionJob& job, const RegionUnit& unit, void* memory)
   const PyramidView& pyramid = job.params.pyramid;
   Scratch scratch(memory);
   RegionScratch<S, with_argmax> s(scratch, job);
-  const Span rows = rows_read(job, unit);
+  const Span rows = unit.map_rows;
   load_slab<S>(input, unit.planes, rows, s.slab);
   const T* const slab = reinterpret_cast<const T*>(s.slab);
   const LaneCells<T> cells{slab,

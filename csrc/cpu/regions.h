@@ -11,7 +11,7 @@ namespace spp_ext::cpu {
 
 // The image a region lies in; truncated toward zero, as in torchvision. The row must have no fault.
 inline std::int64_t image_of(const Regions& regions, std::int64_t row) {
-  return static_cast<std::int64_t>(roi_entry(regions, row, 0));
+  return static_cast<std::int64_t>(roi_entry<double>(regions, row, 0));
 }
 
 // Rows grouped by image, ascending within each: image n has rows[begin[n]] up to rows[begin[n +

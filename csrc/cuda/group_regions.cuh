@@ -1,9 +1,8 @@
-// Groups regions by image on the device, so that nothing waits for the host. A block an image lists
-// the image's regions in ascending order; one more block fills the output of regions that cannot be
-// pooled.
+// Groups regions by image on the device, so that nothing waits for the host. One block an image lists
+// the image's regions in ascending order; one more fills the output of regions that cannot be pooled.
 //
-// A block counts for itself how many regions come before its image's: that reads the rois once an
-// image, but needs no second launch and no atomics.
+// A block counts for itself how many regions belong to earlier images: it reads the rois twice, but
+// needs no second launch and no atomics.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +14,8 @@
 
 namespace spp_ext::cuda {
 
-constexpr std::int64_t kGroupShared = tuning::kGroupThreads / 32 * 4;  // bytes: one count a warp
+// Bytes of shared memory: a count for each warp and a row for each thread.
+constexpr std::int64_t kGroupShared = tuning::kGroupThreads / 32 * 4 + tuning::kGroupThreads * 4;
 
 struct GroupParams {
   Regions regions;
@@ -51,25 +51,35 @@ __global__ void __launch_bounds__(tuning::kGroupThreads)
     group_regions(const SPP_GRID_CONSTANT GroupParams params) {
   SPP_DYNAMIC_SHARED(shared);
   auto* const warp_counts = reinterpret_cast<std::int32_t*>(shared);
+  std::int32_t* const bad_rows = warp_counts + blockDim.x / 32;
   const std::int64_t count = params.regions.count;
 
   for (std::int64_t image = blockIdx.x; image <= params.batch; image += gridDim.x) {
     if (image == params.batch) {
       if (params.output == nullptr) return;
-      for (std::int64_t row = 0; row < count; ++row) {
-        if (is_sound(params.regions, row, params.batch)) continue;
-        for (std::int64_t i = threadIdx.x; i < params.row_elements; i += blockDim.x) {
-          static_cast<S*>(params.output)[row * params.row_elements + i] = not_a_number<S>();
-          if (params.argmax != nullptr) params.argmax[row * params.row_elements + i] = -1;
+      for (std::int64_t first = 0; first < count; first += blockDim.x) {
+        const std::int64_t row = first + threadIdx.x;
+        const bool bad = row < count && sound_image(params.regions, row, params.batch) < 0;
+        std::int32_t found = 0;
+        const std::int32_t rank = rank_in_block(bad, warp_counts, &found);
+        if (bad) bad_rows[rank] = static_cast<std::int32_t>(row);
+        __syncthreads();
+        for (std::int64_t i = threadIdx.x; i < found * params.row_elements; i += blockDim.x) {
+          const std::int64_t to =
+              bad_rows[i / params.row_elements] * params.row_elements + i % params.row_elements;
+          static_cast<S*>(params.output)[to] = not_a_number<S>();
+          if (params.argmax != nullptr) params.argmax[to] = -1;
         }
+        __syncthreads();  // the next rows overwrite the list
       }
       return;
     }
     std::int32_t begin = 0;
     for (std::int64_t first = 0; first < count; first += blockDim.x) {
       const std::int64_t row = first + threadIdx.x;
-      const bool earlier = row < count && is_sound(params.regions, row, params.batch) &&
-                           static_cast<std::int64_t>(roi_entry(params.regions, row, 0)) < image;
+      const std::int64_t its_image =
+          row < count ? sound_image(params.regions, row, params.batch) : -1;
+      const bool earlier = its_image >= 0 && its_image < image;
       std::int32_t found = 0;
       rank_in_block(earlier, warp_counts, &found);
       begin += found;
@@ -77,8 +87,7 @@ __global__ void __launch_bounds__(tuning::kGroupThreads)
     std::int32_t at = begin;
     for (std::int64_t first = 0; first < count; first += blockDim.x) {
       const std::int64_t row = first + threadIdx.x;
-      const bool mine = row < count && is_sound(params.regions, row, params.batch) &&
-                        static_cast<std::int64_t>(roi_entry(params.regions, row, 0)) == image;
+      const bool mine = row < count && sound_image(params.regions, row, params.batch) == image;
       std::int32_t found = 0;
       const std::int32_t rank = rank_in_block(mine, warp_counts, &found);
       if (mine) params.row_list[at + rank] = static_cast<std::int32_t>(row);

@@ -62,22 +62,31 @@ struct PoolJob {
   SPP_HOST_DEVICE bool whole_map() const { return !by_region; }
 };
 
-// Whether a region can be pooled: every coordinate finite, and a batch index that names an image.
-SPP_HOST_DEVICE bool is_sound(const Regions& regions, std::int64_t row, std::int64_t batch) {
-  bool sound = is_image(roi_entry(regions, row, 0), batch);
+namespace detail {
+template <class T>
+SPP_HOST_DEVICE std::int64_t sound_image(const Regions& regions, std::int64_t row,
+                                         std::int64_t batch) {
+  const T index = roi_entry<T>(regions, row, 0);
+  bool sound = is_image(index, batch);
   for (int column = 1; column < 5; ++column) {
-    const double value = roi_entry(regions, row, column);
+    const T value = roi_entry<T>(regions, row, column);
     sound = sound && value - value == 0;  // false for NaN and for infinities
   }
-  return sound;
+  return sound ? static_cast<std::int64_t>(index) : -1;
+}
+}  // namespace detail
+
+// The image of a region; -1 if it cannot be pooled, because a coordinate is not finite or the batch
+// index names no image.
+SPP_HOST_DEVICE std::int64_t sound_image(const Regions& regions, std::int64_t row,
+                                         std::int64_t batch) {
+  return regions.dtype == DType::kFloat64 ? detail::sound_image<double>(regions, row, batch)
+                                          : detail::sound_image<float>(regions, row, batch);
 }
 
-// What the output row is: whether it can be pooled, and if so its image and window.
-SPP_HOST_DEVICE bool is_poolable(const PoolJob& job, std::int64_t row) {
-  return job.whole_map() || is_sound(job.regions, row, job.input.batch);
-}
+// The image of an output row, -1 if it cannot be pooled; and its window.
 SPP_HOST_DEVICE std::int64_t image_of(const PoolJob& job, std::int64_t row) {
-  return job.whole_map() ? row : static_cast<std::int64_t>(roi_entry(job.regions, row, 0));
+  return job.whole_map() ? row : sound_image(job.regions, row, job.input.batch);
 }
 SPP_HOST_DEVICE Window window_of(const PoolJob& job, std::int64_t row) {
   if (job.whole_map()) return {{0, job.input.height}, {0, job.input.width}};

@@ -39,8 +39,10 @@ void launch(void (*kernel)(Params...), std::int64_t blocks, std::int64_t threads
             std::int64_t shared_bytes, const Stream& stream, const Params&... params) {
   constexpr std::int64_t kWithoutAsking = 48 * 1024;
   if (shared_bytes > kWithoutAsking) {
+    // The most there is, not what this launch needs: the attribute is the kernel's, and another
+    // thread may be about to launch it with more.
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shared_bytes)),
+                               static_cast<int>(stream.shared_bytes)),
           "asking for shared memory");
   }
   kernel<<<grid_of(blocks), static_cast<unsigned>(threads), static_cast<std::size_t>(shared_bytes),

@@ -47,8 +47,11 @@ ScatterPolicy plan_scatter(const LinearJob& job, std::int64_t element_bytes, con
   };
   std::int64_t warps = tuning::kScatterWarps;
   while (regions && warps > 1 && cells_with(warps) < job.map.cells()) warps /= 2;
-  const bool one_plane = regions && job.map.layout == Layout::kContiguous;
-  return {static_cast<std::int32_t>(one_plane ? 1 : warps), static_cast<std::int32_t>(warps),
+  // Channels_last results want neighbouring planes, so that a memory sector is written by one block.
+  const std::int64_t planes_of_regions =
+      job.map.layout == Layout::kContiguous ? 1 : std::min<std::int64_t>(warps, 2);
+  return {static_cast<std::int32_t>(regions ? planes_of_regions : warps),
+          static_cast<std::int32_t>(warps),
           static_cast<std::int32_t>(std::min(job.map.cells(), cells_with(warps)))};
 }
 

@@ -5,10 +5,9 @@
 // scatter: a block has as many sums of a plane (or of a range of its cells) in shared memory as it
 // has warps. A warp walks through the elements of its plane in order, 32 at a time, and where
 // several of them name one cell the first of these lanes adds them one after another. So every
-// cell's sum has one order, whatever the timing. Whole maps and channels_last give each warp a
-// plane of its own; regions of contiguous maps give a plane to all warps, each with one part of the
-// regions, and add the parts in order at the end. Each cell of the result is written once, zeros
-// included.
+// cell's sum has one order, whatever the timing. Whole maps give each warp a plane of its own;
+// regions give a plane to several warps, each with one part of the regions, and the parts are added
+// in order at the end. Each cell of the result is written once, zeros included.
 #pragma once
 
 #include <cstdint>
@@ -75,12 +74,10 @@ __global__ void __launch_bounds__(tuning::kElementThreads)
       channel = at % map.channels;
     }
     const std::int64_t cell = linear.argmax[i];
-    const double index =
-        linear.by_region ? roi_entry(linear.regions, row, 0) : static_cast<double>(row);
+    const std::int64_t image = linear.by_region ? sound_image(linear.regions, row, map.batch) : row;
     S value = from_compute<S>(0);
-    if (cell >= 0 && cell < map.cells() && is_image(index, map.batch)) {
-      const std::int64_t plane = static_cast<std::int64_t>(index) * map.channels * map.cells() +
-                                 channel * map.plane_stride();
+    if (cell >= 0 && cell < map.cells() && image >= 0) {
+      const std::int64_t plane = image * map.channels * map.cells() + channel * map.plane_stride();
       value = static_cast<const S*>(map.data)[plane + cell * map.cell_stride()];
     }
     static_cast<S*>(job.output)[i] = value;
@@ -131,40 +128,48 @@ __global__ void __launch_bounds__(tuning::kScatterWarps * 32, tuning::kScatterMi
         part_begin + part_rows < list_rows ? part_begin + part_rows : list_rows;
     if (plane < planes) {  // alike for all lanes of a warp
       const std::int64_t channel = first_channel + plane;
-      for (std::int64_t k = part_begin; k < part_end; ++k) {
-        const std::int64_t row = whole_map ? image : linear.row_list[list_begin + k];
+      const std::int64_t batches = (linear.bins + 31) / 32;
+      // Element number 32 * i + lane of the part: the cell of this range it names, -1 if none, and
+      // what it adds there.
+      const auto fetch = [&](std::int64_t i, T* value) -> std::int32_t {
+        const std::int64_t k = list_begin + part_begin + i / batches;
+        const std::int64_t row = whole_map ? image : linear.row_list[k];
         const std::int64_t row_at = row * linear.bins * map.channels;
-        for (std::int64_t first = 0; first < linear.bins; first += 32) {
-          // Bin `first + lane` of this plane, counted over the levels.
-          std::int64_t bin = first + lane;
-          const bool in_plane = bin < linear.bins;
-          std::int64_t level_at = row_at;
-          std::int32_t level = 0;
-          while (in_plane && bin >= linear.level_bins[level]) {
-            bin -= linear.level_bins[level];
-            level_at += map.channels * linear.level_bins[level++];
-          }
-          std::int64_t element = 0;
-          if (in_plane && linear.layout == Layout::kContiguous) {
-            element = level_at + channel * linear.level_bins[level] + bin;
-          } else if (in_plane) {
-            element = row_at + (bin * linear.num_levels + level) * map.channels + channel;
-          }
-          const std::int64_t cell = in_plane ? linear.argmax[element] - first_cell : -1;
-          const bool adds = cell >= 0 && cell < cells;
-          staged[lane] = adds ? to_compute(static_cast<const S*>(job.grad_output)[element]) : T{0};
-          // Lanes that add nothing get keys of their own, below any cell.
-          const auto key = static_cast<std::int32_t>(adds ? cell : -1 - lane);
-          const unsigned peers = __match_any_sync(0xffffffffu, key);
-          __syncwarp();
-          if (adds && __ffs(static_cast<int>(peers)) - 1 == lane) {
-            T sum = own_sums[cell];
-            for (unsigned rest = peers; rest != 0; rest &= rest - 1)
-              sum += staged[__ffs(static_cast<int>(rest)) - 1];
-            own_sums[cell] = sum;
-          }
-          __syncwarp();
+        std::int64_t bin = i % batches * 32 + lane;
+        if (bin >= linear.bins) return -1;
+        std::int64_t level_at = row_at;
+        std::int32_t level = 0;
+        while (bin >= linear.level_bins[level]) {
+          bin -= linear.level_bins[level];
+          level_at += map.channels * linear.level_bins[level++];
         }
+        const std::int64_t element =
+            linear.layout == Layout::kContiguous
+                ? level_at + channel * linear.level_bins[level] + bin
+                : row_at + (bin * linear.num_levels + level) * map.channels + channel;
+        *value = to_compute(static_cast<const S*>(job.grad_output)[element]);
+        const std::int64_t cell = linear.argmax[element] - first_cell;
+        return cell >= 0 && cell < cells ? static_cast<std::int32_t>(cell) : -1;
+      };
+      const std::int64_t count = part_end > part_begin ? (part_end - part_begin) * batches : 0;
+      T next_value = 0;
+      std::int32_t next_cell = count > 0 ? fetch(0, &next_value) : -1;
+      for (std::int64_t i = 0; i < count; ++i) {
+        const std::int32_t cell = next_cell;
+        staged[lane] = next_value;
+        // The next elements are on their way while these are added.
+        if (i + 1 < count) next_cell = fetch(i + 1, &next_value);
+        // Lanes that add nothing get keys of their own, below any cell.
+        const unsigned peers = __match_any_sync(0xffffffffu, cell >= 0 ? cell : -1 - lane);
+        __syncwarp();
+        if (cell >= 0 && __ffs(static_cast<int>(peers)) - 1 == lane) {
+          T sum = own_sums[cell];
+          for (unsigned rest = peers; rest != 0; rest &= rest - 1) {
+            sum += staged[__ffs(static_cast<int>(rest)) - 1];
+          }
+          own_sums[cell] = sum;
+        }
+        __syncwarp();
       }
     }
     __syncthreads();

@@ -82,7 +82,10 @@ void pool_multi_kernel(const MultiKernelParams& params, const Stream& stream) {
   const FeatureMap& input = job.input;
   const MultiKernelPolicy policy = plan(job);
   const std::int64_t shared = shared_bytes(job, policy);
-  if (shared > tuning::kSharedBytes) {
+  // Tiles are counted in 32 bits.
+  const bool tiled =
+      shared <= tuning::kSharedBytes && std::max(input.height, input.width) < (1 << 30);
+  if (!tiled) {
     const std::int64_t elements = input.batch * input.channels * input.cells();
     dispatch_job(job, [&](auto storage, auto with_argmax) {
       for (std::int32_t block = 0; block <= job.num_kernels; ++block) {

@@ -24,27 +24,30 @@ std::int64_t power_of_two_from(std::int64_t value, std::int64_t limit) {
   return power;
 }
 
-// Calls f(pyramid, output_levels) once with the whole pyramid if it fits in a launch's parameters,
-// and otherwise for pieces of it, all of whose levels read the map.
-template <class F>
-void for_each_piece(const PyramidView& pyramid, PoolJob& job, const F& f) {
+// Sets job.pyramid to the whole pyramid; false if that does not fit in a launch's parameters.
+bool pack_whole(const PyramidView& pyramid, PoolJob& job) {
   std::int64_t rectangles = 0;
   for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
     if (!pyramid.levels[i].is_grid()) rectangles += pyramid.levels[i].bins;
   }
+  if (pyramid.num_levels > kMaxLevels || rectangles > kMaxRectangles) return false;
   PackedPyramid& packed = job.pyramid;
-  if (pyramid.num_levels <= kMaxLevels && rectangles <= kMaxRectangles) {
-    std::copy_n(pyramid.levels, pyramid.num_levels, packed.levels);
-    std::copy_n(pyramid.order, pyramid.num_levels, packed.order);
-    std::copy_n(pyramid.rectangles, rectangles, packed.rectangles);
-    packed.num_levels = pyramid.num_levels;
-    packed.bins = pyramid.bins;
-    packed.spans = pyramid.spans;
-    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-      job.output_levels[i] = {pyramid.levels[i].first_bin, pyramid.levels[i].bins, 0};
-    }
-    return f();
+  std::copy_n(pyramid.levels, pyramid.num_levels, packed.levels);
+  std::copy_n(pyramid.order, pyramid.num_levels, packed.order);
+  std::copy_n(pyramid.rectangles, rectangles, packed.rectangles);
+  packed.num_levels = pyramid.num_levels;
+  packed.bins = pyramid.bins;
+  packed.spans = pyramid.spans;
+  for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+    job.output_levels[i] = {pyramid.levels[i].first_bin, pyramid.levels[i].bins, 0};
   }
+  return true;
+}
+
+// Calls f() with job.pyramid set to one level, or a part of one, after another; all read the map.
+template <class F>
+void for_each_piece(const PyramidView& pyramid, PoolJob& job, const F& f) {
+  PackedPyramid& packed = job.pyramid;
   for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
     const Level& level = pyramid.levels[i];
     const std::int64_t piece = level.is_grid() ? level.bins : kMaxRectangles;
@@ -127,12 +130,14 @@ PlanesLaunch plan_planes(const PoolJob& job, const Stream& stream) {
     }
   }
   if (!job.whole_map()) {
-    const std::int64_t fill = divide_up(tuning::kPlaneThreads, policy.planes * base_bins * lanes);
+    const std::int64_t fill = tuning::kPlaneThreads / (policy.planes * base_bins * lanes);
     policy.rows =
         static_cast<std::int32_t>(std::clamp<std::int64_t>(fill, 1, tuning::kMaxRowsPerBatch));
   }
-  while (policy.rows > 1 && shared(policy) > tuning::kSharedBytes) policy.rows /= 2;
-  while (policy.planes > 1 && shared(policy) > tuning::kSharedBytes) policy.planes /= 2;
+  const std::int64_t room =
+      std::max(tuning::kSharedBytes, stream.shared_bytes / tuning::kStagedBlocksPerSm);
+  while (policy.rows > 1 && shared(policy) > room) policy.rows /= 2;
+  while (policy.planes > 1 && shared(policy) > room) policy.planes /= 2;
 
   const std::int64_t slabs = input.batch * divide_up(input.channels, policy.planes);
   if (!job.whole_map()) {
@@ -141,7 +146,10 @@ PlanesLaunch plan_planes(const PoolJob& job, const Stream& stream) {
   }
   const std::int64_t items = policy.rows * policy.planes * base_bins * lanes;
   const std::int64_t threads =
-      std::min<std::int64_t>(divide_up(items, 32) * 32, tuning::kPlaneThreads);
+      // Staging, too, wants threads, however few the bins.
+      std::clamp<std::int64_t>(divide_up(items, 32) * 32,
+                               policy.staged ? tuning::kPlaneThreads / 2 : 32,
+                               tuning::kPlaneThreads);
   return {policy, shared(policy), threads, slabs * policy.segments};
 }
 
@@ -184,11 +192,17 @@ void launch_bins(const PoolJob& job, const Stream& stream) {
   });
 }
 
+// With shared memory, if there is enough of it.
+bool launch_blocks(const PoolJob& job, const Stream& stream) {
+  return job.input.layout == Layout::kContiguous ? launch_planes(job, stream)
+                                                 : launch_channels(job, stream);
+}
+
+// One launch for all levels where it can be, else one a level.
 void pool(PoolJob& job, const PyramidView& pyramid, const Stream& stream) {
+  if (pack_whole(pyramid, job) && launch_blocks(job, stream)) return;
   for_each_piece(pyramid, job, [&] {
-    const bool done = job.input.layout == Layout::kContiguous ? launch_planes(job, stream)
-                                                              : launch_channels(job, stream);
-    if (!done) launch_bins(job, stream);
+    if (!launch_blocks(job, stream)) launch_bins(job, stream);
   });
 }
 
@@ -228,6 +242,7 @@ void pool_regions(const RegionPoolParams& params, std::int32_t* scratch, const S
     });
     job.row_begin = scratch;
     job.row_list = row_list;
+    if (params.input.batch == 0) return;  // no region has an image; all are filled already
   }
   pool(job, params.pyramid, stream);
 }

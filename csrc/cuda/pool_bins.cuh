@@ -31,7 +31,8 @@ __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
     const std::int64_t channel = at / level.bins;
     const std::int64_t bin = at % level.bins;
     const std::int64_t to = job.output_index(i, row, channel, bin);
-    if (!is_poolable(job, row)) {
+    const std::int64_t image = image_of(job, row);
+    if (image < 0) {
       static_cast<S*>(job.output)[to] = not_a_number<S>();
       if constexpr (with_argmax) job.argmax[to] = -1;
       continue;
@@ -44,7 +45,7 @@ __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
     Best<T> best = empty_bin<T>();
     if (rows.begin != rows.end && cols.begin != cols.end) {
       const S* const plane = static_cast<const S*>(input.data) +
-                             image_of(job, row) * input.channels * input.cells() +
+                             image * input.channels * input.cells() +
                              channel * input.plane_stride();
       best = reduce_cells<with_argmax>(plane, input.cell_stride(),
                                        static_cast<std::int32_t>(input.width), rows, cols, 0, 1);

@@ -76,7 +76,8 @@ __global__ void __launch_bounds__(tuning::kChannelWarps * 32, tuning::kMinBlocks
                                     1,
                                     parts.stride,
                                     static_cast<std::int32_t>(pyramid.bins)};
-    const bool sound = is_poolable(job, row);  // alike for all threads of the block
+    const std::int64_t image = image_of(job, row);  // alike for all threads of the block
+    const bool sound = image >= 0;
     if (thread == 0) *row_number = row;
     if (sound) {
       for (std::int64_t k = thread; k < pyramid.spans; k += threads) {
@@ -90,8 +91,7 @@ __global__ void __launch_bounds__(tuning::kChannelWarps * 32, tuning::kMinBlocks
       const std::int32_t lane = thread % 32;
       const std::int32_t channel = lane % channels < used ? lane % channels : used - 1;
       const S* const plane = static_cast<const S*>(input.data) +
-                             image_of(job, row) * input.cells() * input.channels + first_channel +
-                             channel;
+                             image * input.cells() * input.channels + first_channel + channel;
       for (std::int32_t k = thread / 32; k < policy.base_bins; k += threads / 32) {
         const BaseBin base = nth_base_bin(pyramid, spans, k);
         Best<T> best = empty_bin<T>();

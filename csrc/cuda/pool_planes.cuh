@@ -72,8 +72,19 @@ __device__ __forceinline__ const S* stage(const S* from, std::int64_t count, uns
   for (std::int64_t i = threadIdx.x; i < head; i += blockDim.x) staged[i] = from[i];
   const auto* vector_from = reinterpret_cast<const SixteenBytes*>(from + head);
   auto* vector_to = reinterpret_cast<SixteenBytes*>(staged + head);
-#pragma unroll 4
-  for (std::int64_t i = threadIdx.x; i < vectors; i += blockDim.x) vector_to[i] = vector_from[i];
+  // Four loads before the first store: the compiler may not move a load past a store.
+  std::int64_t v = threadIdx.x;
+  for (; v + 3 * blockDim.x < vectors; v += 4 * blockDim.x) {
+    const SixteenBytes a = vector_from[v];
+    const SixteenBytes b = vector_from[v + blockDim.x];
+    const SixteenBytes c = vector_from[v + 2 * blockDim.x];
+    const SixteenBytes d = vector_from[v + 3 * blockDim.x];
+    vector_to[v] = a;
+    vector_to[v + blockDim.x] = b;
+    vector_to[v + 2 * blockDim.x] = c;
+    vector_to[v + 3 * blockDim.x] = d;
+  }
+  for (; v < vectors; v += blockDim.x) vector_to[v] = vector_from[v];
   for (std::int64_t i = tail + threadIdx.x; i < count; i += blockDim.x) staged[i] = from[i];
   return staged;
 }

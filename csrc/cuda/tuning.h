@@ -1,5 +1,6 @@
-// Numbers that decide how the CUDA kernels are launched. Results do not depend on them, except for
-// the order in which scatter adds the gradients of regions (kScatterWarps).
+// Numbers that decide how the CUDA kernels are launched. Results do not depend on them, except that
+// the order in which scatter adds the gradients of regions follows from kScatterWarps and
+// kScatterRegionBytes.
 #pragma once
 
 #include <cstdint>

@@ -61,6 +61,7 @@ struct Cpu {
 
   static void gather(const char* op, const GatherParams& params, const Tensor& /*like*/) {
     const LinearParams& linear = params.linear;
+    if (linear.regions != nullptr) raise_roi_fault(op, *linear.regions, params.source.batch);
     const std::int64_t bad =
         cpu::gather(params, executor_for(linear.rows * params.source.channels * linear.bins));
     check_argmax(op, bad, linear, params.source.channels, params.source.cells());

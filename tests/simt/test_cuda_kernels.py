@@ -1,0 +1,251 @@
+"""The CUDA kernels' own source, run on the CPU, equals the CPU kernels: values, argmax, gather, scatter.
+
+Gradients are whole numbers, so that their sums are exact and the order of additions does not show. Each case runs
+with the threads of a block in several orders, which a missing barrier does not survive, and on shared memory that was
+filled with different bytes, which reading an uninitialised cell does not.
+"""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import backend
+import pytest
+import torch
+from support import DTYPES, assert_same, integers, make_map, random_rois
+
+import spp_ext
+from spp_ext.levels import pyramid
+
+CPU = torch.ops.spp_ext
+
+SCHEDULES = [("forward", "0"), ("reversed", "255"), ("shuffled:1", "127")]
+
+LEVELS = {
+    "spp": (1, 2, 3, 6),
+    "two bases": (4, (3, 1), 6, 2),
+    "bins": (spp_ext.Bins([(0, 0, 1, 2), (1, 1, 3, 2)], (3, 2)), 6),
+    "single": (5,),
+    "more than a launch holds": tuple(range(1, 19)),
+    "more rectangles than a launch holds": (spp_ext.Bins([(0, 0, i % 7 + 1, 7) for i in range(130)], 7), 2),
+    "more bins than shared memory": (128, 2),
+}
+
+# [N, C, H, W]: planes of one cell up to more than shared memory, channels around a warp and its parts.
+SHAPES = [
+    (2, 3, 1, 1),
+    (1, 1, 1, 9),
+    (3, 2, 5, 4),
+    (2, 7, 13, 13),
+    (1, 17, 6, 20),
+    (1, 33, 10, 7),
+    (2, 40, 8, 8),
+    (1, 2, 70, 90),
+    (1, 1, 150, 151),
+    (0, 3, 4, 4),
+    (2, 0, 4, 4),
+]
+
+
+@pytest.fixture(scope="module")
+def simt():
+    return backend.load_simt()
+
+
+@pytest.fixture(params=SCHEDULES, ids=lambda schedule: "-".join(schedule))
+def schedule(request, monkeypatch):
+    order, poison = request.param
+    monkeypatch.setenv("SPP_SIMT_ORDER", order)
+    monkeypatch.setenv("SPP_SIMT_POISON", poison)
+
+
+def compare_linear(simt, x, argmax, rois, level_bins, channels_last):
+    grad = integers(argmax.shape, x.dtype, seed=5)
+    arguments = (argmax, rois, level_bins)
+    size = list(x.shape)
+    expected = CPU.scatter(grad, *arguments, size, channels_last)
+    got = simt.scatter(grad, *arguments, size, channels_last)
+    assert_same(got, expected)
+    assert got.stride() == expected.stride()
+    assert_same(simt.gather(x, *arguments), CPU.gather(x, *arguments))
+
+
+def compare_map(simt, x, levels, channels_last):
+    encoded, level_bins = pyramid("test", levels)
+    values, argmax = CPU.spatial_pyramid_pool_with_argmax(x, encoded)
+    assert_same(simt.spatial_pyramid_pool(x, encoded), values)
+    assert_same(simt.spatial_pyramid_pool_with_argmax(x, encoded), (values, argmax))
+    compare_linear(simt, x, argmax, None, level_bins, channels_last)
+
+
+def compare_regions(simt, x, rois, levels, scale, convention, channels_last):
+    encoded, level_bins = pyramid("test", levels)
+    arguments = (x, rois, encoded, scale, convention, False)
+    values, argmax = CPU.roi_spatial_pyramid_pool_with_argmax(*arguments)
+    assert_same(simt.roi_spatial_pyramid_pool(*arguments), values)
+    assert_same(simt.roi_spatial_pyramid_pool_with_argmax(*arguments), (values, argmax))
+    compare_linear(simt, x, argmax, rois, level_bins, channels_last)
+
+
+def make(shape, dtype, kind, channels_last):
+    x = make_map(kind, shape, dtype)
+    return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+
+
+def is_channels_last(x):
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_whole_maps_equal_the_cpu(simt, shape, dtype, channels_last):
+    x = make(shape, dtype, "ties", channels_last)
+    compare_map(simt, x, LEVELS["spp"], is_channels_last(x))
+
+
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_regions_equal_the_cpu(simt, shape, dtype, channels_last):
+    x = make(shape, dtype, "ties", channels_last)
+    rois = random_rois(20 if shape[0] else 0, max(shape[0], 1), shape[2], shape[3], scale=0.5)
+    for convention in ("roi_pool", "spp_net", "outer"):
+        compare_regions(simt, x, rois, LEVELS["spp"], 0.5, convention, is_channels_last(x))
+
+
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("levels", LEVELS.values(), ids=LEVELS)
+def test_any_pyramid_equals_the_cpu(simt, levels, channels_last):
+    x = make((2, 9, 11, 14), torch.float32, "ties", channels_last)
+    compare_map(simt, x, levels, channels_last)
+    rois = random_rois(5, 2, 11, 14)
+    compare_regions(simt, x, rois, levels, 1.0, "roi_pool", channels_last)
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+def test_special_values_equal_the_cpu(simt, kind, dtype, channels_last):
+    x = make((2, 5, 9, 12), dtype, kind, channels_last)
+    encoded = pyramid("test", LEVELS["spp"]).encoded
+    expected = CPU.spatial_pyramid_pool_with_argmax(x, encoded)
+    assert_same(simt.spatial_pyramid_pool_with_argmax(x, encoded), expected)
+    assert_same(simt.spatial_pyramid_pool(x, encoded), expected[0])
+
+
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("roi_dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_many_regions_of_some_images_equal_the_cpu(simt, count, roi_dtype):
+    """Images without regions, regions in no order, more of them than threads in a block."""
+    x = make((4, 6, 12, 10), torch.float32, "ties", False)
+    rois = random_rois(count, 2, 12, 10, dtype=roi_dtype)
+    rois[:, 0] = 2 * rois[:, 0] + 1
+    compare_regions(simt, x, rois, LEVELS["spp"], 1.0, "outer", False)
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("levels", ["spp", "more bins than shared memory"])
+def test_a_region_that_cannot_be_pooled_becomes_nan(simt, levels, channels_last):
+    x = make((2, 3, 6, 6), torch.float32, "gaussian", channels_last)
+    good = [0.0, 1, 1, 4, 4]
+    bad = [
+        [2.0, 0, 0, 3, 3],
+        [-1.0, 0, 0, 3, 3],
+        [0.0, math.nan, 0, 3, 3],
+        [1.0, 0, 0, math.inf, 3],
+        [1e30, 0, 0, 1, 1],
+    ]
+    rois = torch.tensor([good, *bad, good])
+    encoded, level_bins = pyramid("test", LEVELS[levels])
+    values, argmax = simt.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, "roi_pool", False)
+    expected = CPU.roi_spatial_pyramid_pool_with_argmax(x, rois[[0, -1]], encoded, 1.0, "roi_pool", False)
+    assert_same((values[[0, -1]], argmax[[0, -1]]), expected)
+    assert values[1:-1].isnan().all()
+    assert (argmax[1:-1] == -1).all()
+    # Its gradient is nothing, whatever comes in.
+    grad = simt.scatter(torch.ones_like(values), argmax, rois, level_bins, list(x.shape), channels_last)
+    assert grad.sum() == 2 * x.shape[1] * sum(level_bins)
+    assert (simt.gather(x, argmax, rois, level_bins)[1:-1] == 0).all()
+    with pytest.raises(IndexError, match="expected batch indices of boxes from 0 to 1, got 2 in row 1"):
+        simt.roi_spatial_pyramid_pool(x, rois, encoded, 1.0, "roi_pool", True)
+
+
+# Kernel sizes: YOLO's, one that needs steps on the way, and one with a halo that no tile has room for.
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("cascade", [False, True], ids=["side by side", "cascade"])
+@pytest.mark.parametrize("sizes", [(5, 9, 13), (3, 31), (5, 5), (75, 77)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 9, 11, 14), (1, 3, 70, 45), (1, 1, 80, 79)], ids=str)
+def test_stride_one_pools_equal_the_cpu(simt, shape, sizes, cascade, channels_last):
+    for dtype in DTYPES if shape[1] == 9 else DTYPES[:1]:
+        x = make(shape, dtype, "nan", channels_last)
+        expected = CPU.multi_kernel_max_pool2d_with_argmax(x, sizes, cascade)
+        got = simt.multi_kernel_max_pool2d_with_argmax(x, sizes, cascade)
+        assert_same(got, expected)
+        assert got[0].stride() == expected[0].stride()
+        assert_same(simt.multi_kernel_max_pool2d(x, sizes, cascade), expected[0])
+        level_bins = [shape[2] * shape[3]] * (len(sizes) + 1)
+        compare_linear(simt, x, expected[1], None, level_bins, is_channels_last(x))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+def test_regions_of_an_empty_batch_cannot_be_pooled(simt, channels_last):
+    x = make((0, 3, 8, 8), torch.float32, "ties", channels_last)
+    rois = torch.tensor([[0.0, 1, 1, 4, 4]])
+    encoded = pyramid("test", LEVELS["spp"]).encoded
+    values, argmax = simt.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, "roi_pool", False)
+    assert values.shape == (1, 150)
+    assert values.isnan().all()
+    assert (argmax == -1).all()
+
+
+def test_a_forged_argmax_is_skipped(simt):
+    argmax = torch.tensor([[0, 15, 16, -2, 2**31 - 1, -(2**31)]], dtype=torch.int32)
+    grad = torch.ones(1, 6)
+    scattered = simt.scatter(grad, argmax, None, [6], [1, 1, 4, 4], False)
+    assert scattered.flatten().nonzero().flatten().tolist() == [0, 15]
+    gathered = simt.gather(torch.ones(1, 1, 4, 4), argmax, None, [6])
+    assert gathered.tolist() == [[1, 1, 0, 0, 0, 0]]
+
+
+def test_gradients_have_one_order_of_additions(simt, monkeypatch):
+    """Random gradients, whose sums depend on the order, have the same bits in every order of threads."""
+    x = make((2, 3, 12, 10), torch.float32, "ties", False)
+    rois = random_rois(200, 2, 12, 10)
+    encoded, level_bins = pyramid("test", LEVELS["spp"])
+    values, argmax = CPU.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, "roi_pool", False)
+    grad = torch.randn(values.shape, generator=torch.Generator().manual_seed(0))
+    results = []
+    for order, poison in SCHEDULES:
+        monkeypatch.setenv("SPP_SIMT_ORDER", order)
+        monkeypatch.setenv("SPP_SIMT_POISON", poison)
+        results.append(simt.scatter(grad, argmax, rois, level_bins, list(x.shape), False))
+    assert_same(results[1], results[0])
+    assert_same(results[2], results[0])
+
+
+def test_kernels_stay_inside_their_memory():
+    """The tests of this file again, some of each, under AddressSanitizer."""
+    library = backend.build_simt("address")
+    # The runtimes must be there before Python; the C++ one, too, or exceptions cannot be intercepted.
+    runtimes = []
+    for name in ("libasan.so", "libstdc++.so"):
+        path = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
+        runtimes.append(os.fspath(Path(path.strip()).resolve()))
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": " ".join(runtimes),
+        # Python never frees all it has; and torch's and our copies of a type may differ in debug information.
+        "ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0",
+        "SPP_EXT_SIMT_LIBRARY": os.fspath(library),
+    }
+    chosen = "(equal and forward and float32) or any_pyramid or becomes_nan or forged or (stride and not 80)"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", __file__, "-k", chosen]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=backend.ROOT)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert "passed" in done.stdout
