@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # One known torch rather than today's newest, so that runs compare: make TORCH=torch==2.11.0 test, in a fresh .venv.
 TORCH ?= torch==2.13.0
+# Three equals signs select torch's ordinary build, which is the one that torchvision's ordinary wheel fits.
+PEERS ?= torch===2.13.0 torchvision
 ARGS ?=
 
 PY := .venv/bin/python
@@ -11,7 +13,7 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find cmake csrc -type f)
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format cuda-report gpu-check wheel clean
+.PHONY: help demo test bench bench-peers lint format cuda-report gpu-check gpu-bench wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -23,6 +25,12 @@ demo: $(LIBRARY)  ## pool a photograph and 2,000 of its regions; ARGS="my.jpg" f
 
 test: $(LIBRARY)  ## run the tests
 	$(PY) -m pytest -q $(ARGS)
+
+bench: $(LIBRARY)  ## time it against torch and the floors: 5 minutes, results in build/benchmarks
+	$(PY) -m benchmarks --threads 1,2 $(ARGS)
+
+bench-peers: $(LIBRARY) .venv-peers/.ready  ## against torchvision too: 15 minutes, results in benchmarks/results
+	.venv-peers/bin/python -m benchmarks --threads 1,2 --output benchmarks/results $(ARGS)
 
 lint: .venv/.ready  ## check style
 	$(PY) -m ruff check .
@@ -41,6 +49,11 @@ cuda-report: .venv/.ready  ## print registers and shared memory of every CUDA ke
 gpu-check:  ## on a machine with a GPU: build for it, test, sanitize, measure; PYTHON=... has torch with CUDA
 	$(PYTHON) tools/gpu_check.py
 	$(MAKE) gpu-bench
+
+gpu-bench:  ## on a machine with a GPU: build for it, time it against the peers, results in benchmarks/results
+	architecture=$$($(PYTHON) -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())') && \
+	  SPP_EXT_CUDA=1 TORCH_CUDA_ARCH_LIST=$$architecture $(PYTHON) setup.py --quiet build_ext --inplace
+	$(PYTHON) -m benchmarks --device cuda --compile --output benchmarks/results $(ARGS)
 
 wheel: .venv/.ready  ## build a wheel into dist/
 	rm -rf build/lib*  # setuptools would pack modules that were deleted since
@@ -62,6 +75,14 @@ clean:  ## remove what was built; the environment stays until rm -r .venv
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet '$(TORCH)' 'setuptools>=77' 'cmake>=3.25' ninja pybind11
 	$(PY) -m pip install --quiet --no-build-isolation --editable '.[test,dev]'
+	@touch $@
+
+# The peers' torch is another build, beside which the library that is already built runs as it is.
+.venv-peers/.ready: | .venv/.ready
+	@echo 'Setting up .venv-peers: gigabytes, so the first time takes a while.'
+	$(PY) -m venv .venv-peers
+	@echo '*' > .venv-peers/.gitignore
+	.venv-peers/bin/python -m pip install --quiet $(PEERS) numpy matplotlib
 	@touch $@
 
 # The library stands for everything native: touched, because an edit may change only its sibling.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def as_rois(op: str, boxes: Tensor | Sequence[Tensor], batch: int, like: Tensor) -> Tensor:
@@ -32,15 +33,9 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], batch: int, like: Tensor)
             raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {image.dtype}")
     if not boxes:
         return torch.zeros((0, 5), dtype=torch.float32, device=like.device)
-    coordinates = torch.cat(list(boxes))
     # Half precision cannot count past 2,048 images, so the index column decides a wider type for all of it.
-    if coordinates.dtype in (torch.float16, torch.bfloat16):
-        coordinates = coordinates.float()
-    counts = torch.tensor([image.shape[0] for image in boxes], device=coordinates.device)
-    index = torch.arange(batch, dtype=coordinates.dtype, device=coordinates.device).repeat_interleave(
-        counts, output_size=coordinates.shape[0]
-    )
-    return torch.cat([index[:, None], coordinates], dim=1)
+    wide = (image.float() if image.dtype in (torch.float16, torch.bfloat16) else image for image in boxes)
+    return torch.cat([pad(image, (1, 0), value=float(index)) for index, image in enumerate(wide)])
 
 
 def _describe(boxes: object) -> str:

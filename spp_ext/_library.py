@@ -64,14 +64,18 @@ class _Missing:
         )
 
 
-def _naming_out_of_memory(op: Callable[..., Any]) -> Callable[..., Any]:
-    """`op`, raising torch's own error where memory runs out: an extension on the stable ABI cannot throw it."""
+def _kernel(op: Callable[..., Any]) -> Callable[..., Any]:
+    """`op` without derivatives, which are the callers' business, raising torch's own error where memory runs out."""
+    call_op = getattr(op, "_op", op)  # what calling it calls
+    below_autograd = torch._C._AutoDispatchBelowAutograd
 
     @functools.wraps(op)
     def call(*arguments: Any) -> Any:
         try:
-            return op(*arguments)
-        except RuntimeError as error:
+            # The derivatives of a registered op are a Python function, which costs as much as the op.
+            with below_autograd():
+                return call_op(*arguments)
+        except RuntimeError as error:  # an extension on the stable ABI cannot throw torch.OutOfMemoryError
             if "could not allocate" not in str(error):
                 raise
             raise torch.OutOfMemoryError(str(error)) from None
@@ -80,16 +84,18 @@ def _naming_out_of_memory(op: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Ops:
-    """The registered ops' default overloads: calling one directly skips a search through its overloads each time."""
+    """The kernels of the registered ops' default overloads: naming one skips a search through its overloads."""
 
     def __init__(self) -> None:
         def find(name: str) -> Callable[..., Any]:
-            return _naming_out_of_memory(getattr(torch.ops.spp_ext, name).default)
+            return _kernel(getattr(torch.ops.spp_ext, name).default)
 
         self.spatial_pyramid_pool = find("spatial_pyramid_pool")
         self.spatial_pyramid_pool_with_argmax = find("spatial_pyramid_pool_with_argmax")
         self.roi_spatial_pyramid_pool = find("roi_spatial_pyramid_pool")
         self.roi_spatial_pyramid_pool_with_argmax = find("roi_spatial_pyramid_pool_with_argmax")
+        self.multi_kernel_max_pool2d = find("multi_kernel_max_pool2d")
+        self.multi_kernel_max_pool2d_with_argmax = find("multi_kernel_max_pool2d_with_argmax")
         self.gather = find("gather")
         self.scatter = find("scatter")
         self.cpu_instruction_set = find("cpu_instruction_set")

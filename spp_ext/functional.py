@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from spp_ext import autograd
 from spp_ext._boxes import as_rois
-from spp_ext._library import ops
-from spp_ext.levels import Level, pyramid
+from spp_ext.autograd import Forward, pool
+from spp_ext.levels import Level, pyramid, shown
 
 Convention = Literal["roi_pool", "spp_net", "outer"]
 
@@ -24,6 +25,18 @@ def _check_input(op: str, input: object) -> None:
         raise TypeError(f"{op}: expected input to be a Tensor, got {type(input).__name__}")
     if input.dtype not in _DTYPES:
         raise TypeError(f"{op}: expected input of dtype float32, float64, float16 or bfloat16, got {input.dtype}")
+
+
+def _shards_channels(input: Tensor) -> bool:
+    sharding = autograd.dtensor_rules(input)
+    return sharding is not None and sharding.shards_channels(input)
+
+
+def _level_by_level(
+    pool_levels: Callable[..., Any], levels: Sequence[Level], return_indices: bool
+) -> Tensor | tuple[Tensor, Tensor]:
+    parts = [pool_levels(levels=(level,), return_indices=return_indices) for level in levels]
+    return tuple(torch.cat(column, 1) for column in zip(*parts, strict=True)) if return_indices else torch.cat(parts, 1)
 
 
 def spatial_pyramid_pool(
@@ -64,15 +77,11 @@ def spatial_pyramid_pool(
     if input.dim() != 4:
         raise ValueError(f"{op}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
     encoded, level_bins = pyramid(op, levels)
+    if type(input) is not Tensor and len(levels) > 1 and _shards_channels(input):
+        call = functools.partial(spatial_pyramid_pool, input)
+        return _level_by_level(call, levels, return_indices)
 
-    if autograd.needs_derivative(input):
-        output, argmax = autograd.pool(
-            input, None, level_bins, lambda map: ops.spatial_pyramid_pool_with_argmax(map, encoded)
-        )
-    elif return_indices:
-        output, argmax = ops.spatial_pyramid_pool_with_argmax(input, encoded)
-    else:
-        return ops.spatial_pyramid_pool(input, encoded)
+    output, argmax = pool(input, None, Forward("spatial_pyramid_pool", (encoded,), level_bins), return_indices)
     return (output, argmax.long()) if return_indices else output
 
 
@@ -129,21 +138,22 @@ def roi_spatial_pyramid_pool(
     if input.dim() != 4:
         raise ValueError(f"{op}: expected input of shape [N, C, H, W], got {list(input.shape)}")
     if isinstance(spatial_scale, bool) or not isinstance(spatial_scale, (int, float)):
-        raise TypeError(f"{op}: expected spatial_scale to be a number, got {spatial_scale!r}")
+        raise TypeError(f"{op}: expected spatial_scale to be a number, got {shown(spatial_scale)}")
+    if isinstance(spatial_scale, int) and spatial_scale > 2**127:
+        raise ValueError(f"{op}: expected spatial_scale to be a positive finite number, got {shown(spatial_scale)}")
     if not isinstance(convention, str):
         raise TypeError(f"{op}: expected convention to be a str, got {type(convention).__name__}")
+    if not convention.isascii():  # what no op can be given; the ops name the conventions there are
+        raise ValueError(f'{op}: expected convention "roi_pool", "spp_net" or "outer", got {ascii(convention)}')
     rois = as_rois(op, boxes, input.shape[0], input)
     encoded, level_bins = pyramid(op, levels)
     if validate is None:
-        validate = os.environ.get("SPP_EXT_VALIDATE", "0") not in ("", "0")
-    arguments = (rois, encoded, float(spatial_scale), convention, bool(validate))
+        validate = not input.is_cpu and os.environ.get("SPP_EXT_VALIDATE", "0") not in ("", "0")
+    if type(input) is not Tensor and len(levels) > 1 and _shards_channels(input):
+        options = {"spatial_scale": spatial_scale, "convention": convention, "validate": validate}
+        call = functools.partial(roi_spatial_pyramid_pool, input, rois, **options)
+        return _level_by_level(call, levels, return_indices)
 
-    if autograd.needs_derivative(input):
-        output, argmax = autograd.pool(
-            input, rois, level_bins, lambda map: ops.roi_spatial_pyramid_pool_with_argmax(map, *arguments)
-        )
-    elif return_indices:
-        output, argmax = ops.roi_spatial_pyramid_pool_with_argmax(input, *arguments)
-    else:
-        return ops.roi_spatial_pyramid_pool(input, *arguments)
+    arguments = (encoded, float(spatial_scale), convention, bool(validate))
+    output, argmax = pool(input, rois, Forward("roi_spatial_pyramid_pool", arguments, level_bins), return_indices)
     return (output, argmax.long()) if return_indices else output

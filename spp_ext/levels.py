@@ -19,23 +19,29 @@ MAX_DIVISIONS = 2**20
 MAX_BINS = 2**31 - 1
 
 
+def shown(value: object) -> str:
+    """A value as an error shows it: on one line, and cut short."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 def _whole_number(value: object, what: str) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"{what}, got {value!r}") from None
+        raise TypeError(f"{what}, got {shown(value)}") from None
 
 
 def _pair(value: object, what: str) -> tuple[int, int]:
     """A positive int, or a pair of them, as ``(rows, cols)``."""
     items = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(items) != 2:
-        raise ValueError(f"{what}, got {value!r}")
+        raise ValueError(f"{what}, got {shown(value)}")
     rows, cols = (_whole_number(item, what) for item in items)
     if not (0 < rows <= MAX_DIVISIONS and 0 < cols <= MAX_DIVISIONS):
-        raise ValueError(f"{what}, got {value!r}")
+        raise ValueError(f"{what}, got {shown(value)}")
     return rows, cols
 
 
@@ -80,6 +86,10 @@ class Bins:
         rows, cols = _pair(
             divisions, f"spp_ext.Bins: expected divisions, an int or a pair, between 1 and {MAX_DIVISIONS}"
         )
+        if not isinstance(rectangles, Iterable):
+            raise TypeError(
+                f"spp_ext.Bins: expected a sequence of rectangles (top, left, bottom, right), got {shown(rectangles)}"
+            )
         checked = []
         for rectangle in rectangles:
             what = (
@@ -87,15 +97,15 @@ class Bins:
                 f"0 <= top < bottom <= {rows} and 0 <= left < right <= {cols}"
             )
             if not isinstance(rectangle, (tuple, list)):
-                raise TypeError(f"{what}, got {rectangle!r}")
+                raise TypeError(f"{what}, got {shown(rectangle)}")
             if len(rectangle) != 4:
-                raise ValueError(f"{what}, got {rectangle!r}")
+                raise ValueError(f"{what}, got {shown(rectangle)}")
             try:
                 top, left, bottom, right = (_whole_number(edge, what) for edge in rectangle)
             except TypeError:
-                raise TypeError(f"{what}, got {rectangle!r}") from None
+                raise TypeError(f"{what}, got {shown(rectangle)}") from None
             if not (0 <= top < bottom <= rows and 0 <= left < right <= cols):
-                raise ValueError(f"{what}, got {rectangle!r}")
+                raise ValueError(f"{what}, got {shown(rectangle)}")
             checked.append((top, left, bottom, right))
         if not checked:
             raise ValueError("spp_ext.Bins: expected at least one rectangle, got none")
@@ -116,7 +126,7 @@ def parse_levels(op: str, levels: Sequence[Level]) -> tuple[ParsedLevel, ...]:
     """Checks ``levels`` as given to the public op called ``op`` and returns a `Grid` or a `Bins` for each."""
     if not isinstance(levels, (tuple, list)):
         raise TypeError(
-            f"{op}: expected levels, a sequence of ints, (rows, cols) pairs or spp_ext.Bins, got {levels!r}"
+            f"{op}: expected levels, a sequence of ints, (rows, cols) pairs or spp_ext.Bins, got {shown(levels)}"
         )
     if not levels:
         raise ValueError(f"{op}: expected at least one level, got none")
@@ -165,20 +175,19 @@ def _pyramid(op: str, *levels: Level) -> Pyramid:
     return Pyramid(encode_levels(parsed), [level.bins for level in parsed])
 
 
-# A model asks for the same few pyramids at every call. Keys are typed, because True and 1.0 equal 1 and are no levels.
-_cached_pyramid = lru_cache(maxsize=256, typed=True)(_pyramid)
+_CACHEABLE = frozenset({int, Bins})
+
+# A model asks for the same few pyramids at every call.
+_cached_pyramid = lru_cache(maxsize=256)(_pyramid)
 
 
 def pyramid(op: str, levels: Sequence[Level]) -> Pyramid:
     """`parse_levels` and `encode_levels` in one."""
-    # The types inside a pair are not part of a key, so pairs are parsed each time; and only a sequence may be unpacked.
-    if type(levels) is not tuple or any(isinstance(level, (tuple, list)) for level in levels):
-        parse_levels(op, levels)
-        return _pyramid(op, *levels)
-    try:
+    # Of a pair a key would not hold the types; and anything else might change, or is no level at all.
+    if type(levels) is tuple and _CACHEABLE.issuperset(map(type, levels)):
         return _cached_pyramid(op, *levels)
-    except TypeError:  # an unhashable level; let the checks name it
-        return _pyramid(op, *levels)
+    parse_levels(op, levels)  # only a sequence may be unpacked
+    return _pyramid(op, *levels)
 
 
 def split_levels(output: Tensor, levels: Sequence[Level]) -> list[Tensor]:

@@ -269,6 +269,72 @@ def roi_spatial_pyramid_pool(
     return (_like(values, input), _like(argmax, input)) if return_indices else _like(values, input)
 
 
+# ---- YOLO's blocks: a pool around every cell ----
+
+
+def pool_around_cells(plane: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Max-pools the ``size x size`` cells around each cell of a plane: values and argmax, both ``[H, W]``.
+
+    ``size`` is odd. Cells outside the plane do not exist. As in `pool_window`, the first of equal maxima wins and
+    the last NaN wins.
+    """
+    height, width = plane.shape
+    reach = size // 2
+    cells = plane.tolist()
+    values, argmax = np.empty_like(plane), np.empty(plane.shape, np.int64)
+    for row in range(height):
+        for column in range(width):
+            best = None
+            for y in range(max(row - reach, 0), min(row + reach + 1, height)):
+                for x in range(max(column - reach, 0), min(column + reach + 1, width)):
+                    if best is None or cells[y][x] > best or math.isnan(cells[y][x]):
+                        best = cells[y][x]
+                        values[row, column] = plane[y, x]
+                        argmax[row, column] = y * width + x
+    return values, argmax
+
+
+def multi_kernel_max_pool2d(
+    input: Array, kernel_sizes: Sequence[int] = (5, 9, 13), *, cascade: bool = False, return_indices: bool = False
+) -> Array | tuple[Array, Array]:
+    """A map, then its stride-1 max pools of several sizes: the pooling of YOLO's SPP, or in cascade SPPF.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``, a torch tensor or a NumPy array of floats.
+        kernel_sizes: odd sizes; in a cascade ascending.
+        cascade: whether each pool reads the values of the one before, with what is missing to its size. Where an
+            argmax leads into the result before, it is followed to the cell of the input.
+        return_indices: whether to return the argmax too.
+
+    Returns:
+        ``[N, (1 + L) * C, H, W]`` or ``[(1 + L) * C, H, W]``, a block of C channels for the input and for each of L
+        sizes, of the input's kind and dtype; with the argmax (int64) if asked for.
+    """
+    op = "spp_ext.reference.multi_kernel_max_pool2d"
+    maps = _maps(op, "input", input if input.ndim != 3 else input[None])
+    if any(size < 1 or size % 2 == 0 for size in kernel_sizes) or (cascade and sorted(kernel_sizes) != [*kernel_sizes]):
+        raise ValueError(f"{op}: expected kernel_sizes to be odd, and ascending in a cascade, got {kernel_sizes}")
+    images, channels, height, width = maps.shape
+    values = np.empty([images, 1 + len(kernel_sizes), channels, height, width], maps.dtype)
+    argmax = np.empty(values.shape, np.int64)
+    values[:, 0], argmax[:, 0] = maps, np.arange(height * width).reshape(height, width)
+    for n in range(images):
+        for c in range(channels):
+            before = 1
+            for block, size in enumerate(kernel_sizes, 1):
+                if cascade:
+                    values[n, block, c], cells = pool_around_cells(values[n, block - 1, c], size - before + 1)
+                    argmax[n, block, c] = argmax[n, block - 1, c].flat[cells]
+                else:
+                    values[n, block, c], argmax[n, block, c] = pool_around_cells(maps[n, c], size)
+                before = size
+    shape = [images, (1 + len(kernel_sizes)) * channels, height, width]
+    values, argmax = values.reshape(shape), argmax.reshape(shape)
+    if input.ndim == 3:
+        values, argmax = values[0], argmax[0]
+    return (_like(values, input), _like(argmax, input)) if return_indices else _like(values, input)
+
+
 # ---- gather, the derivative of pooling, and scatter, its transpose: the gradient ----
 
 

@@ -19,8 +19,8 @@ constexpr std::int64_t kStagedBlocksPerSm = 2;
 constexpr std::int64_t kBlocksPerSm = 4;
 
 // Blocks of every pooling kernel that fit on a multiprocessor side by side, as far as registers
-// decide: 64 a thread. Without it the compiler aims at 48 and spills.
-constexpr int kMinBlocks = 4;
+// decide: 80 a thread. Without it the compiler aims at 48 and spills.
+constexpr int kMinBlocks = 3;
 
 // pool_planes: cells that one lane reads of a bin before a second lane shares the bin with it.
 constexpr std::int64_t kCellsPerLane = 8;

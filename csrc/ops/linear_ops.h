@@ -58,7 +58,7 @@ inline HeldLinear hold_linear(const char* op, const Tensor& argmax,
   check_same_device(op, "argmax", argmax, other_name, other);
   const bool channels_last =
       argmax.dim() == 4 && !argmax.is_contiguous() && is_channels_last(argmax);
-  HeldLinear held{channels_last ? argmax : as_contiguous(argmax),
+  HeldLinear held{channels_last ? argmax : as_contiguous(op, argmax),
                   channels_last ? Layout::kChannelsLast : Layout::kContiguous,
                   std::nullopt,
                   {}};
@@ -107,8 +107,8 @@ Tensor scatter(const Tensor& grad_output, const Tensor& argmax, const std::optio
     fail(op, "expected grad_output of the shape of argmax, " + shape_of(argmax) + ", got " +
                  shape_of(grad_output));
   }
-  const Tensor grad = linear.layout == Layout::kContiguous ? as_contiguous(grad_output)
-                                                           : as_channels_last(grad_output);
+  const Tensor grad = linear.layout == Layout::kContiguous ? as_contiguous(op, grad_output)
+                                                           : as_channels_last(op, grad_output);
   const std::vector<std::int64_t> strides = channels_last
                                                 ? std::vector<std::int64_t>{h * w * c, 1, w * c, c}
                                                 : std::vector<std::int64_t>{c * h * w, h * w, w, 1};

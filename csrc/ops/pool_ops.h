@@ -37,7 +37,7 @@ inline HeldRegions checked_regions(const char* op, const Tensor& rois) {
     fail(op, "expected boxes of shape [K, 5] (batch_index, x1, y1, x2, y2), got " + shape_of(rois));
   }
   if (rois.size(0) > 2147483647) fail(op, "expected fewer than 2^31 boxes, got " + shape_of(rois));
-  HeldRegions held{as_contiguous(rois), {}};
+  HeldRegions held{as_contiguous(op, rois), {}};
   held.regions = {held.tensor.const_data_ptr(), dtype, rois.size(0), 1.0, RoiConvention::kRoiPool};
   return held;
 }

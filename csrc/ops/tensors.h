@@ -74,12 +74,16 @@ inline void check_same_device(const char* op, const char* name, const Tensor& te
 inline std::int64_t checked_product(const char* op, const char* what,
                                     std::initializer_list<std::int64_t> sizes) {
   std::int64_t product = 1;
+  bool empty = false;
   for (const std::int64_t size : sizes) {
-    if (__builtin_mul_overflow(product, size, &product) || product > (std::int64_t{1} << 60)) {
+    // A size of 0 makes an empty tensor, whose other sizes and strides must be whole all the same.
+    if (__builtin_mul_overflow(product, size == 0 ? 1 : size, &product) ||
+        product > (std::int64_t{1} << 60)) {
       fail(op, std::string("expected ") + what + " of fewer than 2^60 elements, got more");
     }
+    empty = empty || size == 0;
   }
-  return product;
+  return empty ? 0 : product;
 }
 
 // An uninitialised tensor on the device of `like`. Straight to the C function: a call through the
@@ -121,6 +125,23 @@ inline bool is_channels_last(const Tensor& tensor) {
          steps(0, tensor.size(2) * width * channels);
 }
 
+// Copies where the layout is another. torch's own failure would name a file of its headers.
+inline Tensor copied(const char* op, const Tensor& tensor, torch::headeronly::MemoryFormat format) {
+  try {
+    return torch::stable::contiguous(tensor, format);
+  } catch (const std::runtime_error&) {
+    fail<std::runtime_error>(op, "could not allocate the memory of a copy");
+  }
+}
+inline Tensor as_contiguous(const char* op, const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor
+                                : copied(op, tensor, torch::headeronly::MemoryFormat::Contiguous);
+}
+inline Tensor as_channels_last(const char* op, const Tensor& tensor) {
+  if (!tensor.is_contiguous() && is_channels_last(tensor)) return tensor;
+  return copied(op, tensor, torch::headeronly::MemoryFormat::ChannelsLast);
+}
+
 // A feature map, and the tensor that keeps its memory alive.
 struct HeldMap {
   Tensor tensor;
@@ -144,7 +165,7 @@ inline HeldMap feature_map(const char* op, const char* name, const Tensor& tenso
   }
   const bool contiguous = tensor.is_contiguous();
   const bool channels_last = !contiguous && is_channels_last(tensor);
-  HeldMap held{contiguous || channels_last ? tensor : torch::stable::contiguous(tensor), {}};
+  HeldMap held{channels_last ? tensor : as_contiguous(op, tensor), {}};
   held.map = {held.tensor.const_data_ptr(),
               dtype,
               channels_last ? Layout::kChannelsLast : Layout::kContiguous,
@@ -153,15 +174,6 @@ inline HeldMap feature_map(const char* op, const char* name, const Tensor& tenso
               height,
               width};
   return held;
-}
-
-inline Tensor as_contiguous(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
-
-inline Tensor as_channels_last(const Tensor& tensor) {
-  if (!tensor.is_contiguous() && is_channels_last(tensor)) return tensor;
-  return torch::stable::contiguous(tensor, torch::headeronly::MemoryFormat::ChannelsLast);
 }
 
 }  // namespace spp_ext::ops

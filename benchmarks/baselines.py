@@ -1,0 +1,208 @@
+"""Who runs in a case: spp_ext, the peers that compute the same, spp_ext on other terms, and the floors.
+
+    peers   torch           F.adaptive_max_pool2d at every level, then cat
+            torchvision     torchvision.ops.roi_pool at every level, then cat
+            torch slices    "torch" on the slice of each region, where torchvision is missing or has no such kernel;
+                            on a sample of the regions, its time scaled up
+            ... compiled    torch.compile of one of these
+    own     values only     the same without an argmax
+            float32         the same in float32
+            64th            the same on a 64th of the batch or the regions, its time scaled up
+    floors  amax            x.amax((2, 3)): every cell read once
+            fill, full      the output written once, into memory that is there, or fresh
+            copy            a copy that moves as many bytes as the case must
+            launch          a kernel that does nothing (CUDA)
+
+Everybody pools the same numbers, and what a peer returns is compared with spp_ext's result before any clock starts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import spp_ext
+from spp_ext import reference
+from spp_ext.cli.demo import compose, loop_over_slices
+
+from .cases import FORWARD, LEVELS, STRIDE, WITH_BACKWARD, Case, proposals
+
+Pool = Callable[[Tensor], Tensor]
+
+SAMPLED_REGIONS = 50
+PART = 64  # "64th"
+COMPILE_SECONDS = 150.0  # no further function is compiled after so long in one process
+_compiling = 0.0
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A function to time."""
+
+    run: Callable[[], Tensor]
+    role: Literal["ours", "peer", "own", "floor"]
+    share: float = 1.0  # of the case's work that one call does
+
+
+def _rotating(make: Callable[[], Tensor], device: str) -> Callable[[], Tensor]:
+    """A function that hands out tensors in turn: on a GPU so many that none is still in the L2 cache."""
+    tensors = [make()]
+    if device == "cuda":
+        cache = torch.cuda.get_device_properties(0).L2_cache_size
+        copies = min(512, math.ceil(2 * cache / max(tensors[0].nbytes, 1)))
+        tensors += [make() for _ in range(copies - 1)]
+    return itertools.cycle(tensors).__next__
+
+
+def _maps(case: Case, device: str, gradient: bool) -> Callable[[], Tensor]:
+    # On the CPU for both devices, so that both pool the same numbers.
+    numbers = torch.randn(case.shape, generator=torch.Generator().manual_seed(0))
+    layout = torch.channels_last if case.layout == "channels_last" else torch.contiguous_format
+    numbers = numbers.to(device, getattr(torch, case.dtype)).contiguous(memory_format=layout)
+    return _rotating(lambda: numbers.clone().requires_grad_(gradient), device)
+
+
+def boxes(case: Case, device: str) -> Tensor | None:
+    """The boxes ``[K, 5]`` of a case with regions."""
+    return proposals(case.regions, *case.shape[2:]).to(device) if case.regions else None
+
+
+def step(case: Case, pool: Pool, device: str, rows: int | None = None) -> Callable[[], Tensor]:
+    """What one call of a contender does: pool a map, with what the case's kind asks for.
+
+    Args:
+        case: which.
+        pool: map -> output.
+        device: "cpu" or "cuda".
+        rows: how many rows the output of ``pool`` has, if not the case's number.
+    """
+    maps = _maps(case, device, gradient=case.kind != FORWARD)
+    if case.kind != WITH_BACKWARD:
+        return lambda: pool(maps())
+    shape = (case.output_shape[0] if rows is None else rows, case.output_shape[1])
+    grad_output = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device, getattr(torch, case.dtype))
+
+    def run() -> Tensor:
+        map = maps()
+        return torch.autograd.grad(pool(map), map, grad_output)[0]
+
+    return run
+
+
+def ours(rois: Tensor | None) -> Pool:
+    """spp_ext's op, over the whole map if there are no boxes."""
+    if rois is None:
+        return lambda map: spp_ext.spatial_pyramid_pool(map, LEVELS)
+    return lambda map: spp_ext.roi_spatial_pyramid_pool(map, rois, LEVELS, 1 / STRIDE)
+
+
+def _peers(case: Case, rois: Tensor | None) -> Iterator[tuple[str, Pool, Tensor | slice]]:
+    """Name, function, and which rows of the output it computes, the best peer first."""
+    if rois is None:
+        yield "torch", lambda map: compose(map, LEVELS), slice(None)
+        return
+    try:
+        from torchvision.ops import roi_pool
+    except (ImportError, RuntimeError, OSError):  # missing, or built for another torch
+        pass
+    else:
+        cast = rois.to(getattr(torch, case.dtype))  # it wants both in one type
+        levels = [(level, level) for level in LEVELS]
+        yield (
+            "torchvision",
+            lambda map: torch.cat([roi_pool(map, cast, level, 1 / STRIDE).flatten(1) for level in levels], 1),
+            slice(None),
+        )
+    rows = torch.linspace(0, len(rois) - 1, min(SAMPLED_REGIONS, len(rois))).long()
+    height, width = case.shape[2:]
+    windows = [
+        reference.roi_window(box, 1 / STRIDE, "roi_pool", height, width, np.float32)
+        for box in rois[rows.to(rois.device), 1:].cpu().numpy()
+    ]
+    yield "torch slices", lambda map: loop_over_slices(map, windows, LEVELS), rows
+
+
+def _own(case: Case, rois: Tensor | None, device: str) -> Iterator[tuple[str, Contender]]:
+    """spp_ext on the other terms that the case's targets name."""
+    if "values only" in case.targets:
+        yield "values only", Contender(step(replace(case, kind=FORWARD), ours(rois), device), "own")
+    if "float32" in case.targets:
+        yield "float32", Contender(step(replace(case, dtype="float32"), ours(rois), device), "own")
+    if "64th" in case.targets and rois is not None:
+        part = rois[: len(rois) // PART]
+        yield "64th", Contender(step(case, ours(part), device, len(part)), "own", len(part) / len(rois))
+    elif "64th" in case.targets:
+        part = replace(case, shape=(case.shape[0] // PART, *case.shape[1:]))
+        yield "64th", Contender(step(part, ours(None), device), "own", part.shape[0] / case.shape[0])
+
+
+def _floors(case: Case, device: str) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    dtype = getattr(torch, case.dtype)
+    if case.regions:
+        outputs = _rotating(lambda: torch.empty(case.output_shape, dtype=dtype, device=device), device)
+        yield "fill", lambda: outputs().fill_(1)
+        yield "full", lambda: torch.full(case.output_shape, 1.0, dtype=dtype, device=device)
+    else:
+        maps = _maps(case, device, gradient=False)
+        yield "amax", lambda: maps().amax((2, 3))
+    sources = _rotating(lambda: torch.ones(case.bytes // 8, device=device), device)  # 4 bytes read, 4 written
+    target = sources().clone()
+    yield "copy", lambda: target.copy_(sources())
+    if device == "cuda":
+        yield "launch", lambda: torch.cuda._sleep(0)
+
+
+def _compiled(pool: Pool) -> Pool:
+    if _compiling > COMPILE_SECONDS:
+        raise RuntimeError(f"not compiled, {COMPILE_SECONDS:.0f} s were spent on others")
+    torch.compiler.reset()  # the functions of all cases are one piece of code, compiled anew only so many times
+    return torch.compile(pool, dynamic=False)
+
+
+def contenders(case: Case, device: str = "cpu", compile: bool = False) -> tuple[dict[str, Contender], dict[str, str]]:
+    """Everybody who runs in a case, spp_ext first, and why peers that were asked for do not.
+
+    Raises:
+        RuntimeError: a peer's result is not spp_ext's.
+    """
+    global _compiling
+    rois = boxes(case, device)
+    found = {"spp_ext": Contender(step(case, ours(rois), device), "ours")}
+    omitted: dict[str, str] = {}
+    map = _maps(case, device, gradient=False)()
+    expected = ours(rois)(map)
+
+    def add(name: str, make: Callable[[], Pool], rows: Tensor | slice) -> bool:
+        try:
+            pool = make()
+            got = pool(map)
+            run = step(case, pool, device, len(got))
+            run()
+        except Exception as error:  # whatever it cannot do, the others can still be measured
+            omitted[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            return False
+        rows = rows.to(device) if isinstance(rows, Tensor) else rows
+        if not torch.equal(got, expected[rows]):
+            raise RuntimeError(f"{case.name}: {name} and spp_ext differ")
+        found[name] = Contender(run, "peer", len(got) / len(expected))
+        return True
+
+    for name, pool, rows in _peers(case, rois):
+        worked = add(name, lambda pool=pool: pool, rows)
+        if worked and compile and (case.dtype, case.layout) == ("float32", "contiguous") and name != "torch slices":
+            start = time.perf_counter()
+            add(f"{name} compiled", lambda pool=pool: _compiled(pool), rows)
+            _compiling += time.perf_counter() - start
+        if worked:
+            break
+    found.update(_own(case, rois, device))
+    found.update((name, Contender(run, "floor")) for name, run in _floors(case, device))
+    return found, omitted

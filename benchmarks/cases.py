@@ -1,0 +1,160 @@
+"""What is measured: shapes named by where they come from, the bytes each must move, and how fast each should be.
+
+A target is the least value of *another's time / ours*, so 40 against "torch" means 40 times faster than torch, and 0.5
+against "amax" within twice the time of that floor. `baselines` says who the others are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+LEVELS = (1, 2, 3, 6)
+BINS = sum(level * level for level in LEVELS)
+STRIDE = 16  # image pixels per feature cell, wherever there are regions
+
+FORWARD, WITH_ARGMAX, WITH_BACKWARD = "forward", "forward with argmax", "forward + backward"
+Kind = Literal["forward", "forward with argmax", "forward + backward"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the report."""
+
+    source: str  # the network or image that such a map comes from
+    shape: tuple[int, int, int, int]  # N, C, H, W
+    regions: int = 0  # K; 0 pools the whole map
+    kind: Kind = "forward"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    layout: Literal["contiguous", "channels_last"] = "contiguous"
+    targets: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Unique; says everything that differs from a forward pass over a contiguous float32 map."""
+        regions = f" K={self.regions}" if self.regions else ""
+        name = f"{self.source}: {'x'.join(map(str, self.shape))}{regions} {self.kind}"
+        return ", ".join([name, *(word for word in (self.dtype, self.layout) if word not in ("float32", "contiguous"))])
+
+    @property
+    def output_shape(self) -> tuple[int, int]:
+        return self.regions or self.shape[0], self.shape[1] * BINS
+
+    @property
+    def bytes(self) -> int:
+        """The bytes that must move: each input read once, each result written once, an argmax only where one is needed.
+
+        A backward pass reads the gradient of the output and the argmax, and writes the gradient of the map.
+        """
+        element = 4 if self.dtype == "float32" else 2
+        map, output = math.prod(self.shape), math.prod(self.output_shape)
+        moved = (map + output) * element + self.regions * 5 * 4
+        if self.kind != FORWARD:
+            moved += output * 4
+        if self.kind == WITH_BACKWARD:
+            moved += output * (element + 4) + map * element
+        return moved
+
+    def floor(self, device: str) -> str:
+        """Which of the floors the report sets beside the time."""
+        if self.regions and self.kind == FORWARD:
+            return "full" if device == "cpu" else "fill"
+        return "amax" if device == "cpu" and not self.regions and self.kind != WITH_BACKWARD else "copy"
+
+
+def proposals(count: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """Boxes as a region proposal network draws them, ``[count, 5]`` of (0, x1, y1, x2, y2) in pixels.
+
+    Anchors of 128, 256 and 512 pixels with aspects of 1:2, 1:1 and 2:1, moved and stretched a little. They are clipped
+    one cell short of the edge: no window then leaves the map, so a slice of the map holds exactly what is pooled.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = (height - 1) * STRIDE, (width - 1) * STRIDE
+    side = 128.0 * 2 ** torch.randint(3, (count,), generator=generator)
+    aspect = 2.0 ** (torch.randint(3, (count,), generator=generator) - 1)
+    stretch = torch.exp(0.2 * torch.randn(2, count, generator=generator))
+    half_width, half_height = side * aspect.sqrt() * stretch[0] / 2, side / aspect.sqrt() * stretch[1] / 2
+    x, y = torch.rand(2, count, generator=generator) * torch.tensor([[columns], [rows]])
+    left, right = (x - half_width).clamp(0, columns), (x + half_width).clamp(0, columns)
+    top, bottom = (y - half_height).clamp(0, rows), (y + half_height).clamp(0, rows)
+    return torch.stack([torch.zeros(count), left, top, right, bottom], 1)
+
+
+ZF5 = Case("ZF-5 conv5, 224 px", (1, 256, 13, 13))
+ZF5_BATCH = Case("ZF-5 conv5, 224 px, batch of 16", (16, 256, 13, 13))
+ZF5_LARGE = Case("ZF-5 conv5, 640x960 px", (1, 256, 40, 60))
+VGG_BATCH = Case("VGG conv5, 512 px, batch of 8", (8, 512, 32, 32))
+FPN = Case("FPN P2, 800 px", (1, 256, 200, 200))
+OTHER_MAPS = (
+    Case("overhead", (1, 1, 8, 8)),
+    Case("ZF-5 conv5, 180 px", (1, 256, 10, 10)),
+    Case("ResNet-50 C4, 600x1000 px", (1, 1024, 38, 63)),
+    Case("YOLO P5, 640 px", (1, 512, 20, 20)),
+)
+REGIONS = Case("conv5, 600x800 px", (1, 256, 38, 50), regions=2000)
+FEW_REGIONS = replace(REGIONS, regions=300)
+VGG_REGIONS = Case("VGG conv5, 600x1000 px", (1, 512, 38, 63), regions=300)
+
+
+def _cpu_cases() -> list[Case]:
+    cases = [*OTHER_MAPS, ZF5, replace(OTHER_MAPS[0], kind=WITH_BACKWARD)]
+    for case, floors in (
+        (VGG_BATCH, {"amax": 1 / 2.0, "torch": 40}),
+        (FPN, {"amax": 1 / 1.3}),
+        (ZF5_LARGE, {"amax": 1 / 2.5, "torch": 25}),
+        (ZF5_BATCH, {"amax": 1 / 4.0, "torch": 20}),
+    ):
+        against_torch = {name: least for name, least in floors.items() if name == "torch"}
+        last = replace(case, layout="channels_last", targets={"amax": 1 / 1.5, "torch": 3})
+        cases += [
+            replace(case, targets=floors),
+            last,
+            replace(case, kind=WITH_ARGMAX, targets={"values only": 1 / 2}),
+            replace(case, kind=WITH_BACKWARD, targets={"torch": 12}),
+            replace(case, dtype="bfloat16", targets={"float32": 1, **against_torch}),
+            replace(last, dtype="bfloat16", targets={"float32": 1, "torch": 3}),
+        ]
+    return cases + [
+        replace(ZF5_BATCH, source="ZF-5 conv5, 224 px, batch of 64", shape=(64, 256, 13, 13), targets={"64th": 0.8}),
+        FEW_REGIONS,
+        replace(FEW_REGIONS, kind=WITH_BACKWARD),
+        replace(VGG_REGIONS, targets={"torchvision": 25}),
+        replace(REGIONS, targets={"torchvision": 30, "full": 1, "64th": 0.8}),
+        replace(REGIONS, layout="channels_last"),
+        replace(REGIONS, kind=WITH_ARGMAX, targets={"values only": 1 / 2}),
+        replace(REGIONS, kind=WITH_BACKWARD, targets={"torchvision": 25}),
+        replace(REGIONS, dtype="bfloat16", targets={"float32": 1}),
+    ]
+
+
+def _cuda_cases() -> list[Case]:
+    cases = [*OTHER_MAPS, ZF5_LARGE, VGG_BATCH]
+    for small in (ZF5, ZF5_BATCH):
+        cases += [replace(small, targets={"launch": 1 / 1.5, "torch": 5}), replace(small, kind=WITH_BACKWARD)]
+    for large in (Case("batch of 32", (32, 512, 64, 64)), Case("FPN P2, 800 px, batch of 8", (8, 256, 200, 200))):
+        for layout in ("contiguous", "channels_last"):
+            for dtype in ("float32", "bfloat16"):
+                case = replace(large, layout=layout, dtype=dtype, targets={"copy": 0.85})
+                cases += [case, replace(case, kind=WITH_BACKWARD, targets={"copy": 0.7})]
+    large_map = Case("stride 16, 1024 px", (1, 512, 64, 64), regions=2000)
+    for regions in (FEW_REGIONS, REGIONS, replace(large_map, regions=300), large_map):
+        case = replace(regions, targets={"fill": 0.7, "torchvision": 10})
+        cases += [case, replace(case, kind=WITH_BACKWARD, targets={"torchvision": 4}), replace(case, dtype="bfloat16")]
+        cases += [
+            replace(case, layout="channels_last"),
+            replace(case, kind=WITH_ARGMAX, targets={"values only": 1 / 2}),
+        ]
+    return cases
+
+
+def cases(device: str, quick: bool = False) -> list[Case]:
+    """The cases of "cpu" or "cuda"; ``quick`` leaves the small ones in the usual type and layout."""
+    every = _cpu_cases() if device == "cpu" else _cuda_cases()
+    if not quick:
+        return every
+    return [case for case in every if case.bytes < 20e6 and (case.dtype, case.layout) == ("float32", "contiguous")]

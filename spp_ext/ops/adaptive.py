@@ -1,0 +1,139 @@
+"""``torch.nn.functional.adaptive_max_pool2d`` and ``torch.nn.AdaptiveMaxPool2d``: one level of a pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spp_ext.autograd import Forward
+from spp_ext.levels import MAX_DIVISIONS
+from spp_ext.ops._calls import DTYPE_NAMES, DTYPES, pool_as
+
+_OP = "spp_ext.ops.adaptive_max_pool2d"
+
+
+def adaptive_max_pool2d(
+    input: Tensor, output_size: int | Sequence[int | None], return_indices: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Max-pools a feature map into a grid of bins: `torch.nn.functional.adaptive_max_pool2d`, value for value.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``; float32, float64, float16 or bfloat16.
+        output_size: ``n`` for n x n bins, or ``(rows, cols)``, where None keeps the input's size.
+        return_indices: also return where each maximum lies.
+
+    Returns:
+        ``[N, C, rows, cols]`` or ``[C, rows, cols]``, channels_last if a 4-D input is. With ``return_indices`` also an
+        int64 tensor of the same shape and layout, ``row * W + column`` of each maximum in its plane.
+
+    Raises:
+        RuntimeError: as in torch, a shape does not fit, a size is negative, or a dimension other than the batch is
+            empty; its subclass NotImplementedError for a dtype without a kernel.
+        ValueError: as in torch, ``output_size`` has as many items as ``input`` has dimensions.
+        TypeError: ``input`` is not a tensor, or ``output_size`` neither an int nor a sequence of ints and None.
+
+    Example::
+
+        >>> adaptive_max_pool2d(torch.randn(2, 256, 38, 50), (7, None)).shape
+        torch.Size([2, 256, 7, 50])
+    """
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{_OP}: expected input to be a Tensor, got {type(input).__name__}")
+    rows, cols = _output_size(input, output_size)
+    _check_input(input)
+    if input.dim() == 3:
+        output, argmax = _pool(input.unsqueeze(0), rows, cols, return_indices)
+        return (output.squeeze(0), argmax.squeeze(0)) if argmax is not None else output.squeeze(0)
+    output, argmax = _pool(input, rows, cols, return_indices)
+    if _has_strides_of_channels_last(input):
+        output = _as_channels_last(output)
+        argmax = None if argmax is None else _as_channels_last(argmax)
+    return (output, argmax) if argmax is not None else output
+
+
+def _pool(input: Tensor, rows: int, cols: int, return_indices: bool) -> tuple[Tensor, Tensor | None]:
+    """The values ``[N, C, rows, cols]`` and the indices if they are asked for."""
+    n, c = input.shape[:2]
+    if rows == 0 or cols == 0:  # a grid without bins is no level, but torch allows it
+        output = input.flatten(2)[..., :0].reshape(n, c, rows, cols)
+        return output, output.long() if return_indices else None
+    forward = Forward("spatial_pyramid_pool", ([rows, cols],), [rows * cols])
+    output, argmax = pool_as(_OP, input, None, forward, return_indices)
+    output = output.view(n, c, rows, cols)
+    return output, argmax.view(n, c, rows, cols).long() if argmax is not None and return_indices else None
+
+
+def _output_size(input: Tensor, output_size: object) -> tuple[int, int]:
+    """``output_size`` as rows and columns, under torch's rules and with the types of its errors."""
+    what = f"{_OP}: expected output_size to be an int or a pair of ints and None"
+    if _is_int(output_size):
+        items = [output_size, output_size]
+    else:
+        try:
+            items = list(output_size)  # type: ignore[call-overload]
+        except TypeError:
+            raise TypeError(f"{what}, got {output_size!r}") from None
+        if len(items) >= input.dim():
+            raise ValueError(f"{what} for an input of shape {list(input.shape)}, got {output_size!r}")
+        # As many of the last dimensions as there are items.
+        items = [size if item is None else item for item, size in zip(items, input.shape[-len(items) :], strict=False)]
+    if not all(_is_int(item) for item in items):
+        raise TypeError(f"{what}, got {output_size!r}")
+    if len(items) != 2:
+        raise RuntimeError(f"{what}, got {output_size!r}")
+    rows, cols = items
+    if not (0 <= rows <= MAX_DIVISIONS and 0 <= cols <= MAX_DIVISIONS):
+        raise RuntimeError(f"{what}, each from 0 to {MAX_DIVISIONS}, got {output_size!r}")
+    return rows, cols
+
+
+def _is_int(value: object) -> bool:
+    if isinstance(value, (int, torch.SymInt)):
+        return not isinstance(value, bool)
+    return hasattr(value, "__index__") and not isinstance(value, Tensor)  # NumPy's
+
+
+def _check_input(input: Tensor) -> None:
+    if input.dim() not in (3, 4):
+        raise RuntimeError(f"{_OP}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
+    if 0 in input.shape[1:]:
+        raise RuntimeError(
+            f"{_OP}: expected input without empty dimensions other than the first, got {list(input.shape)}"
+        )
+    if input.dtype not in DTYPES:
+        raise NotImplementedError(f"{_OP}: expected input of dtype {DTYPE_NAMES}, got {input.dtype}")
+
+
+def _has_strides_of_channels_last(input: Tensor) -> bool:
+    """Whether torch takes ``input [N, C, H, W]`` to be channels_last, gaps allowed, and lays its results out alike."""
+    sizes, strides = input.shape, input.stride()
+    if strides[1] == 0:
+        return False
+    least = 0
+    for dim in (1, 3, 2, 0):
+        # [N, 1, 1, 1] could be either, and is taken to be contiguous.
+        if sizes[dim] == 0 or strides[dim] < least or (dim == 0 and least == strides[1]):
+            return False
+        least = strides[dim] * max(sizes[dim], 1)
+    return True
+
+
+def _as_channels_last(output: Tensor) -> Tensor:
+    # Not contiguous(memory_format=channels_last), which vmap does not have and which keeps the strides of 1 x 1 bins.
+    n, c, rows, cols = output.shape
+    return output.permute(0, 2, 3, 1).reshape(-1).view(n, rows, cols, c).permute(0, 3, 1, 2)
+
+
+class AdaptiveMaxPool2d(nn.AdaptiveMaxPool2d):
+    """`adaptive_max_pool2d` as a module, with the arguments and attributes of `torch.nn.AdaptiveMaxPool2d`.
+
+    Args:
+        output_size: ``n`` for n x n bins, or ``(rows, cols)``, where None keeps the input's size.
+        return_indices: also return where each maximum lies.
+    """
+
+    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Pools ``[N, C, H, W]`` or ``[C, H, W]``."""
+        return adaptive_max_pool2d(input, self.output_size, self.return_indices)

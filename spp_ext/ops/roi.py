@@ -1,0 +1,85 @@
+"""``torchvision.ops.roi_pool`` and ``torchvision.ops.RoIPool``: one level, with torchvision's bin edges."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from spp_ext._boxes import as_rois
+from spp_ext.autograd import Forward
+from spp_ext.levels import MAX_DIVISIONS, _pair
+from spp_ext.ops._calls import check_tensor, pool_as
+
+_OP = "spp_ext.ops.roi_pool"
+
+
+def roi_pool(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+) -> Tensor:
+    """Max-pools regions of interest into a grid of bins each: `torchvision.ops.roi_pool`.
+
+    Bin edges are torchvision's floating-point ones, bit for bit: in float32, or float64 if the boxes are float64. They
+    differ from the integer edges of `roi_spatial_pyramid_pool` only where a rounded quotient crosses an integer, for
+    7 x 7 bins first at a window of 57 cells.
+
+    Args:
+        input: feature map ``[N, C, H, W]``, contiguous or channels_last (other strides are copied); float32, float64,
+            float16 or bfloat16.
+        boxes: ``[K, 5]``, rows of (batch_index, x1, y1, x2, y2), or a list of N tensors ``[L, 4]``, the boxes of each
+            image. In image coordinates, of any floating-point dtype whatever the input's.
+        output_size: ``n`` for n x n bins, or ``(rows, cols)``.
+        spatial_scale: feature cells per image pixel, 1/16 for a network of stride 16.
+
+    Returns:
+        ``[K, C, rows, cols]``, contiguous. A bin that lies outside the map is 0 and passes no gradient.
+
+    Raises:
+        TypeError: an argument has the wrong type, or a tensor is not floating-point.
+        ValueError: a shape does not fit, a coordinate is not finite, or a size or the scale is not positive.
+        IndexError: a batch index lies outside ``[0, N)``; the row and the value are named. On CUDA the contents of
+            boxes are checked only if the environment variable SPP_EXT_VALIDATE is 1; else a bad row pools to NaN.
+
+    Example::
+
+        >>> features = torch.randn(2, 256, 38, 50)
+        >>> boxes = [torch.tensor([[32.0, 48, 200, 300]]), torch.tensor([[0.0, 0, 799, 599]])]
+        >>> roi_pool(features, boxes, 7, spatial_scale=1 / 16).shape
+        torch.Size([2, 256, 7, 7])
+    """
+    check_tensor(_OP, input)
+    if input.dim() != 4:
+        raise ValueError(f"{_OP}: expected input of shape [N, C, H, W], got {list(input.shape)}")
+    if isinstance(spatial_scale, bool) or not isinstance(spatial_scale, (int, float)):
+        raise TypeError(f"{_OP}: expected spatial_scale to be a number, got {spatial_scale!r}")
+    rows, cols = _pair(output_size, f"{_OP}: expected output_size, an int or a pair, between 1 and {MAX_DIVISIONS}")
+    rois = as_rois(_OP, boxes, input.shape[0], input)
+    validate = os.environ.get("SPP_EXT_VALIDATE", "0") not in ("", "0")
+    arguments = ([rows, cols], float(spatial_scale), "torchvision", validate)
+    output, _ = pool_as(_OP, input, rois, Forward("roi_spatial_pyramid_pool", arguments, [rows * cols]))
+    return output.view(output.shape[0], input.shape[1], rows, cols)
+
+
+class RoIPool(nn.Module):
+    """`roi_pool` as a module, with the arguments and attributes of `torchvision.ops.RoIPool`.
+
+    Args:
+        output_size: ``n`` for n x n bins, or ``(rows, cols)``.
+        spatial_scale: feature cells per image pixel.
+    """
+
+    def __init__(self, output_size: int | Sequence[int], spatial_scale: float) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+
+    def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
+        """Pools the ``rois`` (``[K, 5]``, or a list of ``[L, 4]``) of ``input [N, C, H, W]``."""
+        return roi_pool(input, rois, self.output_size, self.spatial_scale)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(output_size={self.output_size}, spatial_scale={self.spatial_scale})"

@@ -1,0 +1,135 @@
+"""The pooling of YOLO's SPP and SPPF blocks: stride-1 max pools of several sizes, concatenated after their input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from spp_ext.autograd import Forward
+from spp_ext.levels import MAX_DIVISIONS, _whole_number
+from spp_ext.ops._calls import check_tensor, pool_as
+
+_OP = "spp_ext.ops.multi_kernel_max_pool2d"
+
+
+def multi_kernel_max_pool2d(
+    input: Tensor, kernel_sizes: Sequence[int] = (5, 9, 13), *, cascade: bool = False
+) -> Tensor:
+    """Max-pools a map with windows of several sizes around every cell, and puts the results behind the map.
+
+    The values of ``torch.cat([x] + [F.max_pool2d(x, k, 1, k // 2) for k in kernel_sizes], 1)``, each written straight
+    into its place. With ``cascade``, of SPPF's chain, where each pool reads the result of the one before; values are
+    the same, but where cells tie the gradient goes to the cell that the chain picks. NaN wins, as in torch.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``, contiguous or channels_last (other strides are copied); float32,
+            float64, float16 or bfloat16.
+        kernel_sizes: odd sizes of the windows, in any order; with ``cascade`` ascending. A window may be larger than
+            the map.
+        cascade: whether gradients are those of a cascade. ``kernel_sizes`` are total sizes all the same: three 5-pools
+            in cascade are ``(5, 9, 13)``.
+
+    Returns:
+        ``[N, (1 + L) * C, H, W]`` for L sizes (``[(1 + L) * C, H, W]`` for a 3-D input), in the input's layout: the
+        input, then a block of C channels for each size in the order given.
+
+    Raises:
+        TypeError: ``input`` is not a floating-point tensor, or ``kernel_sizes`` not a sequence of ints.
+        ValueError: ``input`` has another rank or no rows or columns, there are no sizes, or one is not odd and
+            positive, or out of order in a cascade.
+
+    Example::
+
+        >>> multi_kernel_max_pool2d(torch.randn(1, 256, 20, 20)).shape
+        torch.Size([1, 1024, 20, 20])
+    """
+    check_tensor(_OP, input)
+    sizes = _kernel_sizes(_OP, kernel_sizes, cascade)
+    if input.dim() == 3:
+        return _pool(input.unsqueeze(0), sizes, cascade).squeeze(0)
+    if input.dim() != 4:
+        raise ValueError(f"{_OP}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
+    return _pool(input, sizes, cascade)
+
+
+def _pool(input: Tensor, sizes: tuple[int, ...], cascade: bool) -> Tensor:
+    """The pooled ``[N, (1 + L) * C, H, W]``. The kernels take ascending sizes, so other orders are arranged here."""
+    ascending = sizes if cascade else tuple(sorted(set(sizes)))
+    cells = input.shape[2] * input.shape[3]
+    forward = Forward("multi_kernel_max_pool2d", (list(ascending), bool(cascade)), [cells] * (len(ascending) + 1))
+    output, _ = pool_as(_OP, input, None, forward)
+    if sizes == ascending:
+        return output
+    block_of = {size: block for block, size in enumerate(ascending, 1)}
+    return reorder_blocks(output, [0, *(block_of[size] for size in sizes)], input.shape[1])
+
+
+def reorder_blocks(output: Tensor, blocks: Sequence[int], channels: int) -> Tensor:
+    """The chosen blocks of ``channels`` channels of ``output [N, C, H, W]``, in the order chosen."""
+    return torch.cat([output.narrow(1, block * channels, channels) for block in blocks], 1)
+
+
+def _kernel_sizes(op: str, kernel_sizes: object, cascade: bool) -> tuple[int, ...]:
+    what = f"{op}: expected kernel_sizes, a sequence of odd ints from 1 to {MAX_DIVISIONS - 1}"
+    if not isinstance(kernel_sizes, (tuple, list)):
+        raise TypeError(f"{what}, got {kernel_sizes!r}")
+    sizes = tuple(_whole_number(size, what) for size in kernel_sizes)
+    if not sizes or not all(0 < size < MAX_DIVISIONS and size % 2 == 1 for size in sizes):
+        raise ValueError(f"{what}, got {kernel_sizes!r}")
+    if cascade and any(after < before for before, after in pairwise(sizes)):
+        raise ValueError(f"{op}: expected kernel_sizes of a cascade to be ascending, got {kernel_sizes!r}")
+    return sizes
+
+
+class SPP(nn.Module):
+    """The pools and the concatenation of YOLO's SPP block: ``[N, C, H, W]`` to ``[N, (1 + L) * C, H, W]``.
+
+    Stands for ``torch.cat([x] + [pool(x) for pool in pools], 1)`` with stride-1 ``nn.MaxPool2d`` that keep the size.
+
+    Args:
+        kernel_sizes: odd sizes of the pools, in any order.
+    """
+
+    def __init__(self, kernel_sizes: Sequence[int] = (5, 9, 13)) -> None:
+        super().__init__()
+        self.kernel_sizes = _kernel_sizes("spp_ext.ops.SPP", kernel_sizes, cascade=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pools ``[N, C, H, W]`` or ``[C, H, W]``."""
+        return multi_kernel_max_pool2d(input, self.kernel_sizes)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"kernel_sizes={self.kernel_sizes}"
+
+
+class SPPF(nn.Module):
+    """The pools and the concatenation of YOLO's SPPF block: ``[N, C, H, W]`` to ``[N, (1 + repeats) * C, H, W]``.
+
+    Stands for ``y = [x]``, ``repeats`` times ``y.append(pool(y[-1]))``, and ``torch.cat(y, 1)`` with one stride-1
+    ``nn.MaxPool2d`` that keeps the size, gradients at ties included.
+
+    Args:
+        kernel_size: odd size of the pool.
+        repeats: how often it is applied.
+    """
+
+    def __init__(self, kernel_size: int = 5, repeats: int = 3) -> None:
+        super().__init__()
+        op = "spp_ext.ops.SPPF"
+        (self.kernel_size,) = _kernel_sizes(op, (kernel_size,), cascade=False)
+        self.repeats = _whole_number(repeats, f"{op}: expected repeats, an int")
+        if self.repeats < 1:
+            raise ValueError(f"{op}: expected repeats of at least 1, got {repeats}")
+        self._kernel_sizes = _kernel_sizes(
+            op, tuple(1 + i * (self.kernel_size - 1) for i in range(1, self.repeats + 1)), cascade=True
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pools ``[N, C, H, W]`` or ``[C, H, W]``."""
+        return multi_kernel_max_pool2d(input, self._kernel_sizes, cascade=True)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"kernel_size={self.kernel_size}, repeats={self.repeats}"

@@ -1,0 +1,135 @@
+"""What test_compile.py runs in a process of its own: ``python compile_cases.py BACKEND``. Compiled once, torch is
+slower ever after, and what it has compiled would be counted with what comes later."""
+
+import sys
+import warnings
+
+import torch
+import torch.utils._pytree as pytree
+from support import random_rois
+from torch.autograd import forward_ad
+
+import spp_ext
+
+LEVELS = (1, 2, spp_ext.Bins([(0, 0, 1, 2), (1, 0, 2, 2)], 2), (2, 1))
+# No two sizes are equal, and none is a number that the code compares with: torch would take that for a rule.
+SIZES = [((2, 3, 11, 6), 8), ((3, 7, 8, 9), 10), ((6, 8, 13, 17), 12)]
+COUNT = 0
+
+
+def backend(graph, inputs):
+    global COUNT
+    COUNT += 1
+    return torch._dynamo.lookup_backend(sys.argv[1])(graph, inputs)
+
+
+def maps(x):
+    return 2 * spp_ext.spatial_pyramid_pool(x * 1, LEVELS)
+
+
+def regions(x, rois):
+    return 2 * spp_ext.roi_spatial_pyramid_pool(x * 1, rois, LEVELS, 0.5, convention="outer")
+
+
+def with_indices(x):
+    return spp_ext.spatial_pyramid_pool(x * 1, LEVELS, return_indices=True)
+
+
+def listed(x, first, second):
+    return spp_ext.roi_spatial_pyramid_pool(x, [first[:, 1:], second[:, 1:]], LEVELS)
+
+
+def cubes(pool):
+    return lambda *arguments: pool(*arguments).pow(3).sum()
+
+
+def one_map(layout=torch.contiguous_format, dtype=torch.float32):
+    return [(torch.randn(size).to(dtype=dtype, memory_format=layout),) for size, _ in SIZES]
+
+
+def map_and_rois():
+    return [(torch.randn(size), random_rois(count, size[0], *size[2:])) for size, count in SIZES]
+
+
+def samples():
+    return [(torch.randn(5, *size).double(),) for size, _ in SIZES]
+
+
+def small():
+    return [(torch.randn(1, 1, 3, 3).double(),)]
+
+
+def map_and_lists():
+    return [
+        (torch.randn(2, *size[1:]), *(random_rois(k, 1, *size[2:]) for k in (count, count + 7)))
+        for size, count in SIZES
+    ]
+
+
+def tangents(x):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(maps(forward_ad.make_dual(x, x.cos()))).tangent
+
+
+def forward_cases():
+    yield "map", maps, one_map(), 1
+    yield "map, channels_last", maps, one_map(torch.channels_last), 1
+    yield "map, bfloat16", maps, one_map(dtype=torch.bfloat16), 1
+    yield "regions", regions, map_and_rois(), 1
+    yield "indices", with_indices, one_map(), 1
+    yield "lists of boxes", listed, map_and_lists(), 1
+    yield "grad", torch.func.grad(cubes(maps)), one_map(), 1
+    yield "grad of regions", torch.func.grad(cubes(regions)), map_and_rois(), 1
+    yield "vmap", torch.vmap(maps), samples(), 1
+    yield "vmap of grad", torch.vmap(torch.func.grad(cubes(maps))), samples(), 1
+    # torch compiles these once per size, whatever is differentiated.
+    yield "jvp", lambda x: torch.func.jvp(maps, (x,), (x.cos(),))[1], one_map(), 3
+    yield "forward mode", tangents, one_map(), 3
+    yield "jacrev", torch.func.jacrev(maps), small(), 1
+    yield "jacfwd", torch.func.jacfwd(maps), small(), 1
+    yield "hessian", torch.func.hessian(cubes(maps)), small(), 1
+
+
+def check(name, got, expected, exact):
+    for one, other in zip(pytree.tree_leaves(got), pytree.tree_leaves(expected), strict=True):
+        assert one.stride() == other.stride() and one.dtype == other.dtype, name
+        assert torch.equal(one, other) if exact else torch.allclose(one, other, rtol=1e-5, atol=1e-6), name
+
+
+def main():
+    global COUNT
+    for name, function, calls, graphs in forward_cases():
+        torch._dynamo.reset()
+        COUNT = 0
+        compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=backend)
+        for number, arguments in enumerate(calls):
+            check(name, compiled(*arguments), function(*arguments), exact=sys.argv[1] == "aot_eager")
+            if number == 0:  # which may start over, when torch finds that a float is no variable
+                COUNT = min(COUNT, 1)
+        assert COUNT == graphs, f"{name}: {COUNT} graphs"
+
+    for name, function, calls in (
+        ("training on maps", maps, one_map()),
+        ("training on channels_last maps", maps, one_map(torch.channels_last)),
+        ("training on regions", regions, map_and_rois()),
+    ):
+        torch._dynamo.reset()
+        COUNT = 0
+        compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=backend)
+        for x, *rest in calls:
+            leaves = [x.clone().requires_grad_() for _ in range(2)]
+            outputs = [pool(leaf, *rest) for pool, leaf in zip((compiled, function), leaves, strict=True)]
+            grad = torch.randn_like(outputs[0])
+            check(
+                name,
+                *(torch.autograd.grad(output, leaf, grad) for output, leaf in zip(outputs, leaves, strict=True)),
+                True,
+            )
+        assert COUNT == 1, f"{name}: {COUNT} graphs"
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category)
+    main()

@@ -1,0 +1,189 @@
+"""The benchmark suite measures what it says, and its reports agree with its numbers. No test here looks at a time."""
+
+import copy
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from spp_ext import reference
+
+ROOT = Path(__file__).parents[1]
+OWN = {"values only", "float32", "64th"}
+FLOORS = {"amax", "fill", "full", "copy", "launch"}
+
+
+@pytest.fixture(scope="module")
+def suite():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)
+        yield importlib.import_module("benchmarks.__main__")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """The suite's shortest run: its result, what it printed, and its folder."""
+    folder = tmp_path_factory.mktemp("results")
+    words = ["overhead", "16x256x13x13 forward with argmax", "K=300 forward"]
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--threads", "1,2", "--turns", "1", "--seconds", "0.05"]
+    command += [f"--output={folder}", *(f"--filter={word}" for word in words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.json")
+    return json.loads(path.read_text()), done, folder
+
+
+def test_a_result_says_what_was_measured_and_on_what(measured):
+    result, done, folder = measured
+    assert {"hardware", "device", "versions", "instruction_set", "commit", "date", "threads", "rows"} <= set(result)
+    assert result["versions"]["torch"] == torch.__version__
+    assert result["device"] == "cpu" and not result["failed"]
+    assert sorted((row["case"].split(":")[0], row["threads"]) for row in result["rows"]) == sorted(
+        (source, threads)
+        for source in ["ZF-5 conv5, 224 px, batch of 16", "conv5, 600x800 px", "overhead", "overhead"]
+        for threads in (1, 2)
+    )
+    for row in result["rows"]:
+        assert row["roles"]["spp_ext"] == "ours"
+        assert "peer" in row["roles"].values() and row["roles"][row["floor"]] == "floor"
+        for time in row["times"].values():
+            assert 0 < time["p10"] <= time["median"] <= time["p90"] and time["calls"] >= 1
+        if row["kind"] != "forward + backward":
+            assert row["memory"]["spp_ext"]["extra"] >= 0
+        assert row["case"] in done.stdout and row["case"] in done.stderr  # the table, and the progress
+    assert any(path.suffix == ".png" and path.read_bytes()[:4] == b"\x89PNG" for path in folder.iterdir())
+
+
+def test_the_argmax_is_all_that_is_saved(measured):
+    rows = [row for row in measured[0]["rows"] if row["kind"] == "forward with argmax"]
+    assert len(rows) == 2
+    for row in rows:
+        assert row["memory"]["spp_ext"]["saved"] == 16 * 256 * 50 * 4
+        assert row["memory"]["torch"]["saved"] > row["memory"]["spp_ext"]["saved"]
+
+
+def test_ratios_and_misses_follow_from_the_medians(measured):
+    for row in measured[0]["rows"]:
+        ours = row["times"]["spp_ext"]["median"]
+        assert set(row["ratios"]) == set(row["times"]) - {"spp_ext"}
+        for name, ratio in row["ratios"].items():
+            assert ratio == pytest.approx(row["times"][name]["median"] / ours, rel=1e-3, abs=1e-4)
+        assert row["floor_fraction"] == row["ratios"][row["floor"]]
+        assert row["gigabytes_per_second"] == pytest.approx(row["bytes"] / ours / 1e9, rel=1e-2, abs=1e-3)
+        judged = {name: least for name, least in row["targets"].items() if name in row["ratios"]}
+        assert set(row["missed"]) == {name for name, least in judged.items() if row["ratios"][name] < least}
+        assert {name for name, role in row["roles"].items() if role == "peer"} <= set(judged)
+
+
+def _scaled(result, factor, which):
+    """The result with the times of a contender of some rows multiplied."""
+    changed = copy.deepcopy(result)
+    for index, name in which:
+        time = changed["rows"][index]["times"][name]
+        time.update({part: time[part] * factor for part in ("median", "p10", "p90")})
+    return changed
+
+
+def test_compare_flags_a_planted_slow_down_and_nothing_else(suite, measured, tmp_path, capsys):
+    result = copy.deepcopy(measured[0])
+    for row in result["rows"]:  # spreads of a quiet machine
+        for time in row["times"].values():
+            time.update(p10=time["median"] * 0.98, p90=time["median"] * 1.02)
+    floors = [(index, row["floor"]) for index, row in enumerate(result["rows"])]
+    ours = [(index, "spp_ext") for index in range(len(result["rows"]))]
+    for factor, which, slower, faster in (
+        (1.0, [], 0, 0),
+        (1.5, ours[2:3], 1, 0),
+        (0.5, ours[2:3], 0, 1),
+        (1.02, ours, 0, 0),  # within the spread
+        (1.5, ours + floors, 0, 0),  # the whole machine
+    ):
+        before, after = tmp_path / "before.json", tmp_path / "after.json"
+        before.write_text(json.dumps(result))
+        after.write_text(json.dumps(_scaled(result, factor, which)))
+        status = suite.main(["compare", str(before), str(after)])
+        printed = capsys.readouterr().out
+        assert status == (1 if slower else 0)
+        assert printed.count("SLOWER") == slower
+        assert f"{len(ours)} rows compared, {slower} slower, {faster} faster; 0 in one result only" in printed
+        if slower:
+            assert result["rows"][2]["case"] in printed
+
+
+def test_readme_fills_the_place_between_its_markers(suite, measured, tmp_path):
+    result = measured[0]
+    results, readme = tmp_path / "results", tmp_path / "README.md"
+    results.mkdir()
+    (results / "cpu.json").write_text(json.dumps(result))
+    (results / "gpu-check.json").write_text('{"hardware": "a report of another kind"}')
+    around = "# before\n<!-- benchmarks:begin -->{}<!-- benchmarks:end -->\nafter\n"
+    readme.write_text(around.format("\nold\n"))
+    command = ["readme", "--readme", str(readme), "--results", str(results)]
+
+    assert suite.main(command) == 0
+    text = readme.read_text()
+    assert text.startswith("# before\n<!-- benchmarks:begin -->") and text.endswith("<!-- benchmarks:end -->\nafter\n")
+    assert "old" not in text and "(docs/benchmarks.png)" in text
+    assert (tmp_path / "docs" / "benchmarks.png").read_bytes()[:4] == b"\x89PNG"
+    rows = [row for row in result["rows"] if row["threads"] == 2]
+    for row in rows:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {row['case']} |")]
+        assert line.endswith("| not yet measured |")
+    assert suite.main(command) == 0 and readme.read_text() == text
+
+    gpu = copy.deepcopy(result) | {"device": "cuda", "hardware": "a GPU"}
+    gpu["rows"] = [row | {"threads": None} for row in rows]
+    (results / "gpu.json").write_text(json.dumps(gpu))
+    assert suite.main(command) == 0
+    text = readme.read_text()
+    assert "not yet measured" not in text and "a GPU" in text
+
+
+def test_readme_without_its_markers_is_left_alone(suite, measured, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("# nothing to fill\n")
+    assert suite.main(["readme", "--readme", str(readme), "--results", str(measured[2])]) == 1
+    assert readme.read_text() == "# nothing to fill\n"
+    assert "benchmarks:begin" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "regions, kind, dtype, expected",
+    [
+        # 16 x 256 x 13 x 13 cells = 692,224; 16 x 256 x 50 bins = 204,800
+        (0, "forward", "float32", 4 * 692_224 + 4 * 204_800),
+        (0, "forward with argmax", "float32", 4 * 692_224 + 4 * 204_800 + 4 * 204_800),
+        (0, "forward + backward", "float32", 4 * 692_224 + 8 * 204_800 + 8 * 204_800 + 4 * 692_224),
+        (0, "forward", "bfloat16", 2 * 692_224 + 2 * 204_800),
+        # 30 regions: 30 x 256 x 50 bins = 384,000; 30 boxes of 20 bytes
+        (30, "forward", "float32", 4 * 692_224 + 4 * 384_000 + 600),
+        (30, "forward with argmax", "bfloat16", 2 * 692_224 + 2 * 384_000 + 4 * 384_000 + 600),
+        (30, "forward + backward", "bfloat16", 2 * 692_224 + 6 * 384_000 + 6 * 384_000 + 2 * 692_224 + 600),
+    ],
+)
+def test_bytes_that_must_move(suite, regions, kind, dtype, expected):
+    assert suite.Case("a map", (16, 256, 13, 13), regions, kind, dtype).bytes == expected
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_names_are_unique_and_targets_name_contenders(suite, device):
+    cases = suite.cases(device)
+    assert len({case.name for case in cases}) == len(cases)
+    for case in cases:
+        assert set(case.targets) <= {"torch", "torchvision"} | OWN | FLOORS
+        assert case.floor(device) in FLOORS - {"launch"}
+    quick = suite.cases(device, quick=True)
+    assert set(case.name for case in quick) < set(case.name for case in cases)
+
+
+def test_proposals_stay_inside_their_map(suite):
+    proposals = importlib.import_module("benchmarks.cases").proposals
+    boxes = proposals(2000, 38, 50)
+    assert boxes.shape == (2000, 5) and torch.equal(boxes, proposals(2000, 38, 50))
+    for box in boxes[:, 1:].numpy():
+        y0, y1, x0, x1 = reference.roi_window(box, 1 / 16, "roi_pool", 38, 50, box.dtype.type)
+        assert 0 <= y0 < y1 <= 38 and 0 <= x0 < x1 <= 50

@@ -1,0 +1,34 @@
+"""Two processes: sharded maps, boxes and channels give what one process gives, and so does data-parallel training."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import spp_ext
+
+SCRIPT = Path(__file__).parent / "distributed_cases.py"
+
+
+@pytest.mark.parametrize("case", ["maps", "regions", "second_derivatives", "ddp"])
+def test_two_processes_give_what_one_gives(case, tmp_path):
+    path = [str(Path(spp_ext.__file__).parent.parent), os.environ.get("PYTHONPATH")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, case, str(rank), tmp_path / "rendezvous"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=240)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)

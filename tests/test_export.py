@@ -1,0 +1,93 @@
+"""torch.export: one program for every size, saved and loaded, that can still be trained; and compiled ahead of time."""
+
+import io
+
+import pytest
+import torch
+from support import assert_same, random_rois
+from torch.export import Dim
+
+import spp_ext
+
+LEVELS = (1, 2, spp_ext.Bins([(0, 0, 1, 2), (1, 0, 2, 2)], 2), (2, 1))
+ANY = Dim.DYNAMIC
+
+
+class Maps(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features = torch.nn.Conv2d(3, 4, 3)
+        self.pool = spp_ext.SpatialPyramidPool(LEVELS)
+        self.head = torch.nn.Linear(4 * self.pool.bins, 2)
+
+    def forward(self, x):
+        return self.head(self.pool(self.features(x)))
+
+
+class Regions(Maps):
+    def __init__(self):
+        super().__init__()
+        self.pool = spp_ext.RoISpatialPyramidPool(LEVELS, 0.5, "outer")
+
+    def forward(self, x, rois):
+        return self.head(self.pool(self.features(x), rois))
+
+
+class Lists(Regions):
+    def forward(self, x, first, second):
+        return self.head(self.pool(self.features(x), [first, second]))
+
+
+def inputs(model, images, height, width, count):
+    x, rois = torch.randn(images, 3, height, width), random_rois(count, images, height, width)
+    if isinstance(model, Lists):
+        # Copies: torch's own guards on views of larger tensors do not survive run_decompositions.
+        return x[:2].clone(), rois[:-3, 1:].clone(), rois[-3 - images :, 1:].clone()
+    return (x, rois) if isinstance(model, Regions) else (x,)
+
+
+def dynamic(model):
+    images = {} if isinstance(model, Lists) else {0: ANY}
+    return ({**images, 2: ANY, 3: ANY}, *({0: ANY},) * {Maps: 0, Regions: 1, Lists: 2}[type(model)])
+
+
+def gradients(module, arguments, model):
+    model.zero_grad()
+    module(*arguments).square().sum().backward()
+    return [parameter.grad.clone() for _, parameter in sorted(module.named_parameters())]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("kind", [Maps, Regions, Lists])
+def test_an_exported_program_takes_any_size_and_trains(kind, strict):
+    torch.manual_seed(0)
+    model = kind()
+    program = torch.export.export(model, inputs(model, 2, 9, 8, 9), dynamic_shapes=dynamic(model), strict=strict)
+    decomposed = program.run_decompositions()
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    program = torch.export.load(file)
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert f"spp_ext.{'' if kind is Maps else 'roi_'}spatial_pyramid_pool.default" in targets  # and no argmax
+    module = program.module()
+    for images, height, width, count in ((2, 9, 8, 9), (5, 17, 12, 23), (3, 5, 30, 11)):
+        arguments = inputs(model, images, height, width, count)
+        assert_same(module(*arguments).detach(), model(*arguments).detach())
+        for got, expected in zip(gradients(module, arguments, module), gradients(model, arguments, model), strict=True):
+            assert_same(got, expected)
+    assert_same(decomposed.module()(*arguments).detach(), model(*arguments).detach())
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", [Maps, Regions])
+def test_a_package_compiled_ahead_of_time_runs_from_python(kind, tmp_path):
+    torch.manual_seed(0)
+    model = kind().eval()
+    program = torch.export.export(model, inputs(model, 2, 9, 8, 9), dynamic_shapes=dynamic(model))
+    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "model.pt2"))
+    run = torch._inductor.aoti_load_package(package)
+    for images, height, width, count in ((2, 9, 8, 9), (5, 17, 12, 23)):
+        arguments = inputs(model, images, height, width, count)
+        with torch.no_grad():
+            torch.testing.assert_close(run(*arguments), model(*arguments))
