@@ -13,7 +13,7 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find cmake csrc -type f)
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-peers lint format cuda-report gpu-check gpu-bench wheel clean
+.PHONY: help demo test test-integration bench bench-peers lint format cuda-report gpu-check gpu-bench wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -25,6 +25,11 @@ demo: $(LIBRARY)  ## pool a photograph and 2,000 of its regions; ARGS="my.jpg" f
 
 test: $(LIBRARY)  ## run the tests
 	$(PY) -m pytest -q $(ARGS)
+
+# Packages too heavy for a fresh machine: ONNX's here; torchvision and ultralytics have to be there already.
+test-integration: $(LIBRARY)  ## run the tests against ONNX; with torchvision and ultralytics installed, those too
+	$(PY) -m pip install --quiet onnx onnxruntime onnxscript
+	$(PY) -m pytest -q -m integration tests/test_onnx.py tests/test_export.py $(ARGS)
 
 bench: $(LIBRARY)  ## time it against torch and the floors: 5 minutes, results in build/benchmarks
 	$(PY) -m benchmarks --threads 1,2 $(ARGS)

@@ -2,9 +2,10 @@
 
     python tools/gpu_check.py        (make gpu-check)
 
-Uses the packages of the Python that runs it and installs nothing: torch with CUDA, pytest, hypothesis, numpy, cmake, ninja,
-pybind11, nvcc; compute-sanitizer where CUDA has it. Steps: build for the GPU that is there; the suite on CUDA tensors;
-the tests that need a GPU; compute-sanitizer's four tools. All steps run even if one fails; the exit status tells.
+Uses the packages of the Python that runs it and installs nothing: torch with CUDA, pytest, hypothesis, numpy, cmake,
+ninja, pybind11, nvcc; compute-sanitizer where CUDA has it. Steps: build for the GPU that is there; the suite on CUDA
+tensors; the tests that need a GPU; compute-sanitizer's four tools. All steps run even if one fails; the exit status
+tells.
 """
 
 import json
@@ -21,7 +22,14 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SUITE = ["test_map_pooling.py", "test_region_pooling.py", "test_levels.py", "test_autograd.py", "test_properties.py"]
+SUITE = [
+    "test_map_pooling.py",
+    "test_region_pooling.py",
+    "test_levels.py",
+    "test_autograd.py",
+    "test_properties.py",
+    "test_ops_multi_kernel.py",
+]
 SANITIZERS = ["memcheck", "racecheck", "initcheck", "synccheck"]
 
 

@@ -1,4 +1,4 @@
-"""A compact set of calls for compute-sanitizer, which runs them a hundred times slower: each kernel, each policy once."""
+"""A compact set of calls for compute-sanitizer, which is a hundred times slower: each kernel, each policy once."""
 
 import torch
 
