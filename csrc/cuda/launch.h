@@ -5,11 +5,27 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
+#include "core/dispatch.h"
 #include "cuda/device.h"
 #include "cuda/kernels.h"
 
 namespace spp_ext::cuda {
+
+inline std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// Calls f with the job's storage type and, as a constant, whether argmax is wanted.
+template <class Job, class F>
+void dispatch_job(const Job& job, const F& f) {
+  dispatch(job.input.dtype, [&](auto storage) {
+    if (job.argmax != nullptr) {
+      f(storage, std::true_type{});
+    } else {
+      f(storage, std::false_type{});
+    }
+  });
+}
 
 // Kernels loop over their units, so a grid may be smaller than the work.
 inline unsigned grid_of(std::int64_t units) {

@@ -14,8 +14,6 @@
 namespace spp_ext::cuda {
 namespace {
 
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 LinearJob linear_job(const LinearParams& params, const FeatureMap& map) {
   if (params.num_levels > kMaxLinearLevels) {
     throw std::invalid_argument("spp_ext: expected at most " + std::to_string(kMaxLinearLevels) +

@@ -15,8 +15,6 @@
 namespace spp_ext::cuda {
 namespace {
 
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 std::int64_t shared_bytes(const MultiKernelJob& job, const MultiKernelPolicy& policy) {
   return MultiKernelShared(policy, job.input.dtype == DType::kFloat64 ? 8 : 4,
                            job.argmax != nullptr, job.cascade != 0)
@@ -50,17 +48,6 @@ MultiKernelPolicy plan(const MultiKernelJob& job) {
     }
   }
   return policy;
-}
-
-template <class F>
-void dispatch_job(const MultiKernelJob& job, const F& f) {
-  dispatch(job.input.dtype, [&](auto storage) {
-    if (job.argmax != nullptr) {
-      f(storage, std::true_type{});
-    } else {
-      f(storage, std::false_type{});
-    }
-  });
 }
 
 }  // namespace

@@ -16,8 +16,6 @@
 namespace spp_ext::cuda {
 namespace {
 
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 std::int64_t power_of_two_from(std::int64_t value, std::int64_t limit) {
   std::int64_t power = 1;
   while (power < value && power < limit) power *= 2;
@@ -78,18 +76,6 @@ std::int64_t base_bins_of(const PackedPyramid& pyramid) {
     if (pyramid.levels[i].is_base()) bins += pyramid.levels[i].bins;
   }
   return bins;
-}
-
-// Calls f with the storage type and, as a constant, whether argmax is wanted.
-template <class F>
-void dispatch_job(const PoolJob& job, const F& f) {
-  dispatch(job.input.dtype, [&](auto storage) {
-    if (job.argmax != nullptr) {
-      f(storage, std::true_type{});
-    } else {
-      f(storage, std::false_type{});
-    }
-  });
 }
 
 struct PlanesLaunch {
