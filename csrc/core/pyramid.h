@@ -57,6 +57,15 @@ struct PyramidView {
     const auto col = static_cast<std::int32_t>(bin % level.col_divisions);
     return {row, col, row + 1, col + 1};
   }
+
+  // The bins of its source grid that a derived level's bin is merged from.
+  SPP_HOST_DEVICE Rectangle merged_bins(const Level& level, std::int64_t bin) const {
+    const Level& source = levels[level.source];
+    const std::int32_t down = source.row_divisions / level.row_divisions;
+    const std::int32_t across = source.col_divisions / level.col_divisions;
+    const Rectangle parts = rectangle(level, bin);
+    return {parts.top * down, parts.left * across, parts.bottom * down, parts.right * across};
+  }
 };
 
 class Pyramid {
@@ -194,6 +203,30 @@ inline void fill_spans(const PyramidView& pyramid, const Window& window, std::in
       *spans++ = row_span(pyramid, level, k, window, height);
     for (std::int64_t k = 0; k < level.col_spans(); ++k)
       *spans++ = col_span(pyramid, level, k, window, width);
+  }
+}
+
+// Base bins that share their rows: a row of a grid, or one listed bin.
+struct BinRow {
+  Span rows;
+  const Span* cols;  // [bins]
+  std::int64_t bins;
+  std::int64_t first_bin;
+};
+
+// Calls f(BinRow) for all base bins, whose spans fill_spans wrote.
+template <class F>
+SPP_HOST_DEVICE void for_each_bin_row(const PyramidView& pyramid, const Span* spans, const F& f) {
+  for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+    const Level& level = pyramid.levels[pyramid.order[i]];
+    if (!level.is_base()) continue;
+    const Span* const rows = spans;
+    const Span* const cols = spans + level.row_spans();
+    const std::int64_t bins = level.is_grid() ? level.col_spans() : 1;
+    for (std::int64_t r = 0; r < level.row_spans(); ++r) {
+      f(BinRow{rows[r], level.is_grid() ? cols : cols + r, bins, level.first_bin + r * bins});
+    }
+    spans = cols + level.col_spans();
   }
 }
 

@@ -99,13 +99,9 @@ struct BinBlock {
     for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
       const Level& level = pyramid.levels[pyramid.order[i]];
       if (level.is_base()) continue;
-      const Level& source = pyramid.levels[level.source];
-      const std::int32_t row_ratio = source.row_divisions / level.row_divisions;
-      const std::int32_t col_ratio = source.col_divisions / level.col_divisions;
       for (std::int64_t bin = 0; bin < level.bins; ++bin) {
-        const Rectangle parts = pyramid.rectangle(level, bin);
-        merge_bin(level.first_bin + bin, source, parts.top * row_ratio, parts.bottom * row_ratio,
-                  parts.left * col_ratio, parts.right * col_ratio);
+        merge_bin(level.first_bin + bin, pyramid.levels[level.source],
+                  pyramid.merged_bins(level, bin));
       }
     }
   }
@@ -128,13 +124,12 @@ struct BinBlock {
   }
 
  private:
-  void merge_bin(std::int64_t bin, const Level& source, std::int32_t top, std::int32_t bottom,
-                 std::int32_t left, std::int32_t right) {
+  void merge_bin(std::int64_t bin, const Level& source, const Rectangle& parts) {
     Value<S> best[vectors];
     Index<S> best_cell[vectors];
     bool found = false;
-    for (std::int32_t y = top; y < bottom; ++y) {
-      for (std::int32_t x = left; x < right; ++x) {
+    for (std::int32_t y = parts.top; y < parts.bottom; ++y) {
+      for (std::int32_t x = parts.left; x < parts.right; ++x) {
         const std::int64_t part = source.first_bin + std::int64_t{y} * source.col_divisions + x;
         if (empty[part]) continue;
         for (int v = 0; v < vectors; ++v) {

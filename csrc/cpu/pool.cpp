@@ -64,18 +64,12 @@ Span rows_read(const RegionJob& job, std::int64_t first_row, std::int64_t end_ro
   const PyramidView& pyramid = job.params.pyramid;
   Span all{0, 0};
   for (std::int64_t k = first_row; k < end_row; ++k) {
-    const Span* spans = job.spans + job.rows[k] * pyramid.spans;
-    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-      const Level& level = pyramid.levels[pyramid.order[i]];
-      if (!level.is_base()) continue;
-      for (std::int64_t r = 0; r < level.row_spans(); ++r) {
-        if (spans[r].begin == spans[r].end) continue;
-        if (all.begin == all.end) all = spans[r];
-        if (spans[r].begin < all.begin) all.begin = spans[r].begin;
-        if (spans[r].end > all.end) all.end = spans[r].end;
-      }
-      spans += level.row_spans() + level.col_spans();
-    }
+    for_each_bin_row(pyramid, job.spans + job.rows[k] * pyramid.spans, [&](const BinRow& row) {
+      if (row.rows.begin == row.rows.end) return;
+      if (all.begin == all.end) all = row.rows;
+      all.begin = std::min(all.begin, row.rows.begin);
+      all.end = std::max(all.end, row.rows.end);
+    });
   }
   return all;
 }

@@ -34,6 +34,17 @@
 namespace spp_ext::cpu::SPP_ISA {
 namespace {
 
+// Bytes of scratch that a Part<storage, with_argmax> of the job takes.
+template <template <class, bool> class Part, class Job>
+std::size_t scratch_of(const Job& job) {
+  return dispatch(job.params.input.dtype, job.params.argmax != nullptr,
+                  [&](auto storage, auto with_argmax) {
+                    Scratch scratch(nullptr);
+                    Part<decltype(storage), with_argmax>(scratch, job);
+                    return scratch.used();
+                  });
+}
+
 // Cells whose lanes are planes: lanes of cell (y, x) start at data + (y - first_row) * row_stride +
 // x * cell_stride.
 template <class S>
@@ -93,27 +104,19 @@ void reduce_rectangle(const LaneCells<S>& from, Span rows, Span cols, Value<S>* 
 template <int vectors, bool with_argmax, bool partial, class S, class Block>
 void reduce_base(const PyramidView& pyramid, const Span* spans, const LaneCells<S>& from,
                  Block& bins) {
-  for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-    const Level& level = pyramid.levels[pyramid.order[i]];
-    if (!level.is_base()) continue;
-    const Span* rows = spans;
-    const Span* cols = spans + level.row_spans();
-    spans = cols + level.col_spans();
-    std::int64_t bin = level.first_bin;
-    for (std::int64_t r = 0; r < level.row_spans(); ++r) {
-      const std::int64_t first_col = level.is_grid() ? 0 : r;
-      const std::int64_t end_col = level.is_grid() ? level.col_spans() : r + 1;
-      for (std::int64_t c = first_col; c < end_col; ++c, ++bin) {
-        if (rows[r].begin == rows[r].end || cols[c].begin == cols[c].end) {
-          bins.set_empty(bin);
-          continue;
-        }
-        bins.empty[bin] = 0;
-        reduce_rectangle<vectors, with_argmax, partial>(
-            from, rows[r], cols[c], bins.values + bin * vectors, bins.cells + bin * vectors);
+  for_each_bin_row(pyramid, spans, [&](const BinRow& row) {
+    for (std::int64_t c = 0; c < row.bins; ++c) {
+      const std::int64_t bin = row.first_bin + c;
+      const Span cols = row.cols[c];
+      if (row.rows.begin == row.rows.end || cols.begin == cols.end) {
+        bins.set_empty(bin);
+        continue;
       }
+      bins.empty[bin] = 0;
+      reduce_rectangle<vectors, with_argmax, partial>(
+          from, row.rows, cols, bins.values + bin * vectors, bins.cells + bin * vectors);
     }
-  }
+  });
 }
 
 // --- contiguous maps
@@ -240,36 +243,27 @@ void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
   Scratch scratch(memory);
   PlaneScratch<S, with_argmax> s(scratch, job);
 
-  const Span* spans = job.spans;
-  for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-    const Level& level = pyramid.levels[pyramid.order[i]];
-    if (!level.is_base()) continue;
-    const Span* rows = spans;
-    const Span* cols = spans + level.row_spans();
-    spans = cols + level.col_spans();
-    std::int64_t bin = level.first_bin;
-    for (std::int64_t r = 0; r < level.row_spans(); ++r) {
-      // A row of a grid needs all columns, a listed bin only its own.
-      const std::int64_t first_col = level.is_grid() ? 0 : r;
-      const std::int64_t end_col = level.is_grid() ? level.col_spans() : r + 1;
-      const std::int64_t first_column = cols[first_col].begin;
-      const std::int64_t columns = cols[end_col - 1].end - first_column;
-      const std::int64_t vectors = (columns + kLanes<S> - 1) / kLanes<S>;
-      for (std::int64_t lane = 0; lane < unit.planes; ++lane) {
-        reduce_rows<with_argmax>(data + (unit.first_plane + lane) * input.cells(), input.width,
-                                 rows[r], first_column, columns, end, s.row_values + lane * vectors,
-                                 with_argmax ? s.row_cells + lane * vectors : nullptr);
-      }
-      transpose_rows(s.row_values, vectors, unit.planes, s.column_values);
-      if constexpr (with_argmax) transpose_rows(s.row_cells, vectors, unit.planes, s.column_cells);
-      for (std::int64_t c = first_col; c < end_col; ++c, ++bin) {
-        reduce_columns<with_argmax, S>(s.column_values, s.column_cells,
-                                       cols[c].begin - first_column, cols[c].end - first_column,
-                                       s.bins.values + bin, s.bins.cells + bin);
-        s.bins.empty[bin] = 0;
-      }
+  for_each_bin_row(pyramid, job.spans, [&](const BinRow& row) {
+    const std::int64_t first_column = row.cols[0].begin;
+    const std::int64_t columns = row.cols[row.bins - 1].end - first_column;
+    const std::int64_t vectors = (columns + kLanes<S> - 1) / kLanes<S>;
+    for (std::int64_t lane = 0; lane < unit.planes; ++lane) {
+      reduce_rows<with_argmax>(data + (unit.first_plane + lane) * input.cells(), input.width,
+                               row.rows, first_column, columns, end, s.row_values + lane * vectors,
+                               with_argmax ? s.row_cells + lane * vectors : nullptr);
     }
-  }
+    transpose_rows(s.row_values, vectors, unit.planes, s.column_values);
+    if constexpr (with_argmax) {
+      transpose_rows(s.row_cells, vectors, unit.planes, s.column_cells);
+    }
+    for (std::int64_t c = 0; c < row.bins; ++c) {
+      const std::int64_t bin = row.first_bin + c;
+      reduce_columns<with_argmax, S>(
+          s.column_values, s.column_cells, row.cols[c].begin - first_column,
+          row.cols[c].end - first_column, s.bins.values + bin, s.bins.cells + bin);
+      s.bins.empty[bin] = 0;
+    }
+  });
   s.bins.merge_derived(pyramid);
 
   // Planes of one image are written together; a unit may hold the end of one image and the start of
@@ -286,14 +280,7 @@ void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
   }
 }
 
-std::size_t plane_scratch(const MapJob& job) {
-  return dispatch(job.params.input.dtype, job.params.argmax != nullptr,
-                  [&](auto storage, auto with_argmax) {
-                    Scratch scratch(nullptr);
-                    PlaneScratch<decltype(storage), with_argmax>(scratch, job);
-                    return scratch.used();
-                  });
-}
+std::size_t plane_scratch(const MapJob& job) { return scratch_of<PlaneScratch>(job); }
 
 void pool_planes(const MapJob& job, const PlaneUnit& unit, void* scratch) {
   dispatch(job.params.input.dtype, job.params.argmax != nullptr,
@@ -397,14 +384,7 @@ void pool_regions_of(const RegionJob& job, const RegionUnit& unit, void* memory)
   }
 }
 
-std::size_t region_scratch(const RegionJob& job) {
-  return dispatch(job.params.input.dtype, job.params.argmax != nullptr,
-                  [&](auto storage, auto with_argmax) {
-                    Scratch scratch(nullptr);
-                    RegionScratch<decltype(storage), with_argmax>(scratch, job);
-                    return scratch.used();
-                  });
-}
+std::size_t region_scratch(const RegionJob& job) { return scratch_of<RegionScratch>(job); }
 
 void pool_regions(const RegionJob& job, const RegionUnit& unit, void* scratch) {
   dispatch(job.params.input.dtype, job.params.argmax != nullptr,

@@ -88,18 +88,16 @@ struct BlockBins {
       const Level& level = pyramid.levels[pyramid.order[i]];
       if (level.is_base()) continue;
       const Level& source = pyramid.levels[level.source];
-      const std::int32_t row_ratio = source.row_divisions / level.row_divisions;
-      const std::int32_t col_ratio = source.col_divisions / level.col_divisions;
       const auto level_bins = static_cast<std::int32_t>(level.bins);
       for (std::int32_t item = threadIdx.x; item < columns * level_bins; item += blockDim.x) {
         // Neighbouring threads take neighbouring elements of shared memory.
         const std::int32_t column = column_stride == 1 ? item % columns : item / level_bins;
         const std::int32_t bin = column_stride == 1 ? item / columns : item % level_bins;
-        const Rectangle parts = pyramid.rectangle(level, bin);
+        const Rectangle parts = pyramid.merged_bins(level, bin);
         Best<T> best = empty_bin<T>();
         bool found = false;
-        for (std::int32_t y = parts.top * row_ratio; y < parts.bottom * row_ratio; ++y) {
-          for (std::int32_t x = parts.left * col_ratio; x < parts.right * col_ratio; ++x) {
+        for (std::int32_t y = parts.top; y < parts.bottom; ++y) {
+          for (std::int32_t x = parts.left; x < parts.right; ++x) {
             const std::int32_t part =
                 static_cast<std::int32_t>(source.first_bin) + y * source.col_divisions + x;
             if (empty[column / planes * bins + part]) continue;
