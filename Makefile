@@ -4,7 +4,7 @@ PYTHON ?= python3
 # One known torch rather than today's newest, so that runs compare: make TORCH=torch==2.11.0 test, in a fresh .venv.
 TORCH ?= torch==2.13.0
 # Three equals signs select torch's ordinary build, which is the one that torchvision's ordinary wheel fits.
-PEERS ?= torch===2.13.0 torchvision
+PEERS ?= torch===2.13.0 torchvision ultralytics-opencv-headless
 ARGS ?=
 
 PY := .venv/bin/python
@@ -13,7 +13,7 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find cmake csrc -type f)
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-integration bench bench-peers lint format cuda-report gpu-check gpu-bench wheel clean
+.PHONY: help demo test test-integration test-peers bench bench-peers lint format cuda-report gpu-check gpu-bench wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -26,10 +26,11 @@ demo: $(LIBRARY)  ## pool a photograph and 2,000 of its regions; ARGS="my.jpg" f
 test: $(LIBRARY)  ## run the tests
 	$(PY) -m pytest -q $(ARGS)
 
-# Packages too heavy for a fresh machine: ONNX's here; torchvision and ultralytics have to be there already.
-test-integration: $(LIBRARY)  ## run the tests against ONNX; with torchvision and ultralytics installed, those too
-	$(PY) -m pip install --quiet onnx onnxruntime onnxscript
-	$(PY) -m pytest -q -m integration tests/test_onnx.py tests/test_export.py $(ARGS)
+test-integration: $(LIBRARY) .venv/.integration  ## run the tests against ONNX and torch's compilers
+	$(PY) -m pytest -q -m integration $(ARGS)
+
+test-peers: $(LIBRARY) .venv-peers/.ready  ## run the tests against torchvision and ultralytics
+	.venv-peers/bin/python -m pytest -q -m peers $(ARGS)
 
 bench: $(LIBRARY)  ## time it against torch and the floors: 5 minutes, results in build/benchmarks
 	$(PY) -m benchmarks --threads 1,2 $(ARGS)
@@ -82,12 +83,16 @@ clean:  ## remove what was built; the environment stays until rm -r .venv
 	$(PY) -m pip install --quiet --no-build-isolation --editable '.[test,dev]'
 	@touch $@
 
+.venv/.integration: .venv/.ready
+	$(PY) -m pip install --quiet --no-build-isolation --editable '.[integration]'
+	@touch $@
+
 # The peers' torch is another build, beside which the library that is already built runs as it is.
 .venv-peers/.ready: | .venv/.ready
 	@echo 'Setting up .venv-peers: gigabytes, so the first time takes a while.'
 	$(PY) -m venv .venv-peers
 	@echo '*' > .venv-peers/.gitignore
-	.venv-peers/bin/python -m pip install --quiet $(PEERS) numpy matplotlib
+	.venv-peers/bin/python -m pip install --quiet $(PEERS) hypothesis matplotlib numpy pytest
 	@touch $@
 
 # The library stands for everything native: touched, because an edit may change only its sibling.

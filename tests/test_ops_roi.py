@@ -256,7 +256,7 @@ def test_the_module_is_the_function():
 # ---- the real torchvision ----
 
 
-@pytest.mark.integration
+@pytest.mark.peers
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_against_torchvision_itself(dtype):
     from torchvision.ops import roi_pool as theirs

@@ -611,7 +611,7 @@ YOLOS = {
 }
 
 
-@pytest.mark.integration
+@pytest.mark.peers
 @pytest.mark.parametrize("definition", YOLOS)
 def test_a_real_yolo_computes_the_same(definition):
     from ultralytics.nn.tasks import DetectionModel
@@ -658,7 +658,7 @@ def head(model, x):
     return found
 
 
-@pytest.mark.integration
+@pytest.mark.peers
 def test_a_torchvision_roi_pool_is_swapped():
     import torchvision
 
