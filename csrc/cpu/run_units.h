@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <new>
 
 #include "cpu/kernels.h"
 
@@ -23,13 +22,12 @@ void run_units(std::int64_t units, std::size_t scratch_bytes, const Executor& ex
   const std::int64_t tasks =
       executor.parallel_for == nullptr ? 1 : std::clamp<std::int64_t>(executor.threads, 1, units);
   const std::size_t slot = (scratch_bytes + kAlignment - 1) / kAlignment * kAlignment;
-  struct Free {
-    void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{kAlignment}); }
-  };
-  const std::unique_ptr<void, Free> scratch(
-      slot == 0
-          ? nullptr
-          : ::operator new(slot* static_cast<std::size_t>(tasks), std::align_val_t{kAlignment}));
+  // Aligned by hand: what glibc before 2.38 allocates with an alignment it does not reuse once it is
+  // freed, so that the heap would grow with every call.
+  std::size_t bytes = slot * static_cast<std::size_t>(tasks) + kAlignment;
+  const std::unique_ptr<char[]> memory(slot == 0 ? nullptr : new char[bytes]);
+  void* scratch = memory.get();
+  if (scratch != nullptr) std::align(kAlignment, bytes - kAlignment, scratch, bytes);
 
   struct Context {
     std::atomic<std::int64_t> next{0};
@@ -39,7 +37,7 @@ void run_units(std::int64_t units, std::size_t scratch_bytes, const Executor& ex
     const Work* work;
   } context;
   context.units = units;
-  context.scratch = static_cast<char*>(scratch.get());
+  context.scratch = static_cast<char*>(scratch);
   context.slot = slot;
   context.work = &work;
   const auto body = [](std::int64_t task, void* opaque) {
