@@ -1,4 +1,4 @@
-"""Boxes as users hold them, turned into the one form the ops take."""
+"""Boxes and conventions as users write them, turned into the one form the registered ops take."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+# How a box becomes a window: the numbers of RoiConvention in csrc/core/geometry.h.
+CONVENTIONS = {"roi_pool": 0, "spp_net": 1, "outer": 2}
+TORCHVISION = 3  # roi_pool with bin edges in floating point, for spp_ext.ops.roi_pool
 
-def as_rois(op: str, boxes: Tensor | Sequence[Tensor], batch: int, like: Tensor) -> Tensor:
+
+def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
     """Boxes as ``rois [K, 5]``: batch_index, x1, y1, x2, y2 in image coordinates.
 
     Args:
         op: the public op on whose behalf errors speak.
         boxes: ``rois`` already, or a list of ``[L, 4]`` boxes (x1, y1, x2, y2), one tensor per image.
-        batch: N, the number of images.
-        like: decides the device, and the dtype when the list is empty.
+        input: the map ``[N, C, H, W]`` that is pooled.
     """
     if isinstance(boxes, Tensor):
         if not boxes.is_floating_point():
@@ -24,15 +27,16 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], batch: int, like: Tensor)
         return boxes
     if not isinstance(boxes, (list, tuple)) or not all(isinstance(image, Tensor) for image in boxes):
         raise TypeError(f"{op}: expected boxes to be a Tensor[K, 5] or a list of Tensor[L, 4], got {_describe(boxes)}")
-    if len(boxes) != batch:
-        raise ValueError(f"{op}: expected one tensor of boxes for each of {batch} images, got {len(boxes)}")
+    images = input.shape[0]
+    if len(boxes) != images:
+        raise ValueError(f"{op}: expected one tensor of boxes for each of {images} images, got {len(boxes)}")
     for image in boxes:
         if image.dim() != 2 or image.shape[1] != 4:
             raise ValueError(f"{op}: expected boxes of shape [L, 4] for every image, got {list(image.shape)}")
         if not image.is_floating_point():
             raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {image.dtype}")
     if not boxes:
-        return torch.zeros((0, 5), dtype=torch.float32, device=like.device)
+        return torch.zeros((0, 5), dtype=torch.float32, device=input.device)
     # Half precision cannot count past 2,048 images, so the index column decides a wider type for all of it.
     wide = (image.float() if image.dtype in (torch.float16, torch.bfloat16) else image for image in boxes)
     return torch.cat([pad(image, (1, 0), value=float(index)) for index, image in enumerate(wide)])

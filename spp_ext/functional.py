@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spp_ext import autograd
-from spp_ext._boxes import as_rois
+from spp_ext._boxes import CONVENTIONS, as_rois
 from spp_ext.autograd import Forward, pool
 from spp_ext.levels import Level, pyramid, shown
 
@@ -143,9 +144,9 @@ def roi_spatial_pyramid_pool(
         raise ValueError(f"{op}: expected spatial_scale to be a positive finite number, got {shown(spatial_scale)}")
     if not isinstance(convention, str):
         raise TypeError(f"{op}: expected convention to be a str, got {type(convention).__name__}")
-    if not convention.isascii():  # what no op can be given; the ops name the conventions there are
-        raise ValueError(f'{op}: expected convention "roi_pool", "spp_net" or "outer", got {ascii(convention)}')
-    rois = as_rois(op, boxes, input.shape[0], input)
+    if convention not in CONVENTIONS:
+        raise ValueError(f'{op}: expected convention "roi_pool", "spp_net" or "outer", got {json.dumps(convention)}')
+    rois = as_rois(op, boxes, input)
     encoded, level_bins = pyramid(op, levels)
     if validate is None:
         validate = not input.is_cpu and os.environ.get("SPP_EXT_VALIDATE", "0") not in ("", "0")
@@ -154,6 +155,6 @@ def roi_spatial_pyramid_pool(
         call = functools.partial(roi_spatial_pyramid_pool, input, rois, **options)
         return _level_by_level(call, levels, return_indices)
 
-    arguments = (encoded, float(spatial_scale), convention, bool(validate))
+    arguments = (encoded, float(spatial_scale), CONVENTIONS[convention], bool(validate))
     output, argmax = pool(input, rois, Forward("roi_spatial_pyramid_pool", arguments, level_bins), return_indices)
     return (output, argmax.long()) if return_indices else output

@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from spp_ext._boxes import CONVENTIONS, TORCHVISION
+
 # Beyond this a float32 no longer holds every cell boundary.
 _FARTHEST = float(2**23)
 
@@ -140,7 +142,7 @@ def _spatial_pyramid_pool(input: Any, levels: Sequence[int]) -> Any:
 
 
 def _roi_spatial_pyramid_pool(
-    input: Any, rois: Any, levels: Sequence[int], spatial_scale: float, convention: str, validate: bool
+    input: Any, rois: Any, levels: Sequence[int], spatial_scale: float, convention: int, validate: bool
 ) -> Any:
     from onnxscript import ir
     from onnxscript import opset18 as op
@@ -149,17 +151,13 @@ def _roi_spatial_pyramid_pool(
     dtype = ir.DataType.DOUBLE if rois.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
     rois = op.Cast(rois, to=dtype)  # [K, 5]
 
-    if convention == "torchvision":  # MaxRoiPool's own arithmetic, in float32
+    if convention == TORCHVISION:  # MaxRoiPool's own arithmetic, in float32
         if dtype != ir.DataType.FLOAT:
             raise NotImplementedError(
                 "spp_ext.ops.roi_pool: expected boxes of float32 for ONNX's MaxRoiPool, got float64"
             )
         pooled = op.MaxRoiPool(input, rois, pooled_shape=list(levels), spatial_scale=spatial_scale)
         return _flatten(op, pooled, _size(op, rois, 0), op.Mul(_size(op, input, 1), _ints(op, levels[0] * levels[1])))
-    if convention not in ("roi_pool", "outer", "spp_net"):
-        raise NotImplementedError(
-            f"spp_ext.roi_spatial_pyramid_pool: expected a convention known to ONNX, got {convention}"
-        )
 
     def number(value: float) -> Any:
         return op.Cast(op.Constant(value_float=value), to=dtype)
@@ -183,11 +181,11 @@ def _roi_spatial_pyramid_pool(
 
     def span(begin: Any, end: Any, extent: Any) -> tuple[Any, Any]:
         begin, end = op.Mul(begin, scale), op.Mul(end, scale)
-        if convention == "roi_pool":
+        if convention == CONVENTIONS["roi_pool"]:
             begin, end = whole(half_away(begin)), op.Add(whole(half_away(end)), one)
             return begin, op.Max(end, op.Add(begin, one))
         begin, end = whole(floor(begin)), whole(op.Ceil(end))
-        if convention == "outer":
+        if convention == CONVENTIONS["outer"]:
             return begin, op.Max(end, op.Add(begin, one))
         left, right = op.Add(begin, one), op.Sub(end, one)  # the paper's, from 1, both inside
         # An integer division would round toward zero.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support import assert_refuses, assert_same, integers, make_map, random_rois
+from support import OUTER, assert_refuses, assert_same, integers, make_map, random_rois
 
 import spp_ext
 from spp_ext import Bins, _core, reference
@@ -222,7 +222,7 @@ def test_a_forged_encoding_is_refused(levels, message):
         assert_refuses(
             ValueError,
             f"spp_ext.roi_spatial_pyramid_pool: {message}",
-            lambda op=op: op(x, rois, levels, 1.0, "outer", True),
+            lambda op=op: op(x, rois, levels, 1.0, OUTER, True),
         )
 
 

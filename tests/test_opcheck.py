@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support import gaussian, lay_out, random_rois
+from support import OUTER, gaussian, lay_out, random_rois
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
@@ -23,7 +23,7 @@ def calls(x, gradient):
     input = x.detach().requires_grad_(gradient)
     yield ops.spatial_pyramid_pool, (input, LEVELS)
     yield ops.spatial_pyramid_pool_with_argmax, (input, LEVELS)
-    region_arguments = (input, rois, LEVELS, 0.5, "outer", False)
+    region_arguments = (input, rois, LEVELS, 0.5, OUTER, False)
     yield ops.roi_spatial_pyramid_pool, region_arguments
     yield ops.roi_spatial_pyramid_pool_with_argmax, region_arguments
     yield ops.multi_kernel_max_pool2d, (input, [3, 5], True)
@@ -82,6 +82,6 @@ def test_fake_and_meta_results_are_laid_out_as_real_ones(shape, layout):
 def test_shapes_that_do_not_fit_are_refused_without_data(op):
     x, rois = torch.zeros(2, 3, 4, device="meta"), torch.zeros(2, 4, device="meta")
     with pytest.raises(ValueError, match=rf"spp_ext.{op}: expected input of shape \[N, C, H, W\]"):
-        getattr(ops, op)(x, *(([1, 1],) if op[0] == "s" else (rois, [1, 1], 1.0, "outer", False)))
+        getattr(ops, op)(x, *(([1, 1],) if op[0] == "s" else (rois, [1, 1], 1.0, OUTER, False)))
     with pytest.raises(ValueError, match="expected boxes of shape"):
-        ops.roi_spatial_pyramid_pool(x[None], rois, [1, 1], 1.0, "outer", False)
+        ops.roi_spatial_pyramid_pool(x[None], rois, [1, 1], 1.0, OUTER, False)

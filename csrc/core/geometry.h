@@ -37,7 +37,7 @@ struct Window {
   BinEdges edges = BinEdges::kInteger;
 };
 
-// kTorchvision is kRoiPool with bin edges in floating point.
+// kTorchvision is kRoiPool with bin edges in floating point. spp_ext/_boxes.py has the numbers.
 enum class RoiConvention : std::int32_t { kRoiPool, kSppNet, kOuter, kTorchvision };
 
 // Scaled coordinates saturate here before they become integers: far outside any map, and small

@@ -90,6 +90,7 @@ class Pyramid {
       }
       return static_cast<std::int32_t>(value);
     };
+    levels_.reserve(size / 2);  // a grid is two numbers, and any other level more
     while (at < size) {
       Level level{};
       level.source = -1;
@@ -149,6 +150,7 @@ class Pyramid {
   // among those the coarsest, which takes the fewest merges. Listed bins come last: they are never
   // a source.
   void plan(bool derive) {
+    order_.reserve(levels_.size());
     for (std::size_t i = 0; i < levels_.size(); ++i) order_.push_back(static_cast<std::int32_t>(i));
     std::stable_sort(order_.begin(), order_.end(), [this](std::int32_t a, std::int32_t b) {
       const Level &x = levels_[a], &y = levels_[b];

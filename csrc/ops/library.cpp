@@ -1,4 +1,5 @@
-// The schemas of every op. Levels come in the flat form of spp_ext/levels.py; argmax is int32, -1
+// The schemas of every op. Levels come in the flat form of spp_ext/levels.py, a convention as its
+// number in RoiConvention: strings pass the stable ABI of torch 2.13 with a leak. argmax is int32, -1
 // for an empty bin.
 #include <torch/csrc/stable/library.h>
 
@@ -8,13 +9,13 @@ STABLE_TORCH_LIBRARY(SPP_OP_NAMESPACE, library) {
   library.def("spatial_pyramid_pool(Tensor input, int[] levels) -> Tensor");
   library.def("spatial_pyramid_pool_with_argmax(Tensor input, int[] levels) -> (Tensor, Tensor)");
   library.def(
-      "roi_spatial_pyramid_pool(Tensor input, Tensor rois, int[] levels, float spatial_scale, str "
+      "roi_spatial_pyramid_pool(Tensor input, Tensor rois, int[] levels, float spatial_scale, int "
       "convention, "
       "bool validate) -> Tensor");
   library.def(
       "roi_spatial_pyramid_pool_with_argmax(Tensor input, Tensor rois, int[] levels, float "
       "spatial_scale, "
-      "str convention, bool validate) -> (Tensor, Tensor)");
+      "int convention, bool validate) -> (Tensor, Tensor)");
   library.def("multi_kernel_max_pool2d(Tensor input, int[] kernel_sizes, bool cascade) -> Tensor");
   library.def(
       "multi_kernel_max_pool2d_with_argmax(Tensor input, int[] kernel_sizes, bool cascade) -> "

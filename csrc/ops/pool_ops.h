@@ -17,12 +17,13 @@ inline Pyramid checked_pyramid(const char* op, const std::vector<std::int64_t>& 
   }
 }
 
-inline RoiConvention checked_convention(const char* op, const std::string& name) {
-  if (name == "roi_pool") return RoiConvention::kRoiPool;
-  if (name == "spp_net") return RoiConvention::kSppNet;
-  if (name == "outer") return RoiConvention::kOuter;
-  if (name == "torchvision") return RoiConvention::kTorchvision;  // for spp_ext.ops.roi_pool
-  fail(op, "expected convention \"roi_pool\", \"spp_net\" or \"outer\", got \"" + name + "\"");
+inline RoiConvention checked_convention(const char* op, std::int64_t number) {
+  constexpr auto last = static_cast<std::int64_t>(RoiConvention::kTorchvision);
+  if (number < 0 || number > last) {
+    fail(op, "expected convention from 0 to " + std::to_string(last) + ", got " +
+                 std::to_string(number));
+  }
+  return static_cast<RoiConvention>(number);
 }
 
 // The rois of one op; `tensor` keeps their memory alive.
@@ -78,7 +79,7 @@ Pooled pool_map(const Tensor& input, const std::vector<std::int64_t>& levels, bo
 template <class Device>
 Pooled pool_regions(const Tensor& input, const Tensor& rois,
                     const std::vector<std::int64_t>& levels, double spatial_scale,
-                    const std::string& convention, bool validate, bool with_argmax) {
+                    std::int64_t convention, bool validate, bool with_argmax) {
   constexpr const char* op = "roi_spatial_pyramid_pool";
   const HeldMap held = feature_map(op, "input", input);
   check_same_device(op, "input", input, "boxes", rois);

@@ -26,14 +26,14 @@ struct Ops {
     return {pooled.output, *pooled.argmax};
   }
   static Tensor roi_spatial_pyramid_pool(const Tensor& input, const Tensor& rois, Ints levels,
-                                         double spatial_scale, std::string convention,
+                                         double spatial_scale, std::int64_t convention,
                                          bool validate) {
     return pool_regions<Device>(input, rois, levels, spatial_scale, convention, validate, false)
         .output;
   }
   static std::tuple<Tensor, Tensor> roi_spatial_pyramid_pool_with_argmax(
       const Tensor& input, const Tensor& rois, Ints levels, double spatial_scale,
-      std::string convention, bool validate) {
+      std::int64_t convention, bool validate) {
     Pooled pooled =
         pool_regions<Device>(input, rois, levels, spatial_scale, convention, validate, true);
     return {pooled.output, *pooled.argmax};

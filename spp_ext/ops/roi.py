@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from spp_ext._boxes import as_rois
+from spp_ext._boxes import TORCHVISION, as_rois
 from spp_ext.autograd import Forward
 from spp_ext.levels import MAX_DIVISIONS, _pair
 from spp_ext.ops._calls import check_tensor, pool_as
@@ -57,9 +57,9 @@ def roi_pool(
     if isinstance(spatial_scale, bool) or not isinstance(spatial_scale, (int, float)):
         raise TypeError(f"{_OP}: expected spatial_scale to be a number, got {spatial_scale!r}")
     rows, cols = _pair(output_size, f"{_OP}: expected output_size, an int or a pair, between 1 and {MAX_DIVISIONS}")
-    rois = as_rois(_OP, boxes, input.shape[0], input)
+    rois = as_rois(_OP, boxes, input)
     validate = os.environ.get("SPP_EXT_VALIDATE", "0") not in ("", "0")
-    arguments = ([rows, cols], float(spatial_scale), "torchvision", validate)
+    arguments = ([rows, cols], float(spatial_scale), TORCHVISION, validate)
     output, _ = pool_as(_OP, input, rois, Forward("roi_spatial_pyramid_pool", arguments, [rows * cols]))
     return output.view(output.shape[0], input.shape[1], rows, cols)
 
