@@ -22,7 +22,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,18 +34,13 @@ _transforming = torch._C._are_functorch_transforms_active
 _is_compiling, _is_exporting = torch.compiler.is_dynamo_compiling, torch.compiler.is_exporting
 
 
-class Forward(NamedTuple):
-    """How a pooling finds its argmax: what distinguishes one op of this package from another."""
-
-    op: str  # op(input, [rois], *arguments) -> output, and op_with_argmax -> (output, argmax), all [rows, C * B]
-    arguments: tuple[Any, ...]  # of both, after the tensors
-    level_bins: Sequence[int]  # bins of each level: how the columns of a row are laid out
-
-    def run(self, ops: Any, input: Tensor, rois: Tensor | None, with_argmax: bool) -> tuple[Tensor, Tensor | None]:
-        """Calls one of the two, of the kernels or of the registered ops."""
-        op = getattr(ops, self.op + "_with_argmax" if with_argmax else self.op)
-        result = op(input, *self.arguments) if rois is None else op(input, rois, *self.arguments)
-        return result if with_argmax else (result, None)
+def _run(
+    ops: Any, op: str, arguments: tuple[Any, ...], input: Tensor, rois: Tensor | None, with_argmax: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Calls a pooling op with or without its argmax, of the kernels or of the registered ops."""
+    function = getattr(ops, op + "_with_argmax" if with_argmax else op)
+    result = function(input, *arguments) if rois is None else function(input, rois, *arguments)
+    return result if with_argmax else (result, None)
 
 
 def is_channels_last(input: Tensor) -> bool:
@@ -69,21 +64,23 @@ def dtensor_rules(input: Tensor) -> ModuleType | None:
 def pool(
     input: Tensor,  # [N, C, H, W]
     rois: Tensor | None,  # [K, 5], or None when row n of the output belongs to image n
-    forward: Forward,
+    op: str,  # op(input, [rois], *arguments) -> output, and op_with_argmax -> (output, argmax), all [rows, C * B]
+    arguments: tuple[Any, ...],  # of both, after the tensors
+    level_bins: Sequence[int],  # bins of each level: how the columns of a row are laid out
     with_argmax: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Pools, differentiably in ``input``; the argmax is None if neither the caller nor a derivative needs it."""
     if type(input) is not Tensor and (rules := dtensor_rules(input)) is not None and rois is not None:
         rois = rules.beside(rois, input)
     if _is_compiling() or _is_exporting():
-        return forward.run(torch.ops.spp_ext, input, rois, with_argmax)
+        return _run(torch.ops.spp_ext, op, arguments, input, rois, with_argmax)
     # A forward-mode level is open while someone differentiates forward; whether `input` carries a tangent is for torch
     # to find out. Skipping the check would drop the tangent silently.
     if _transforming() or forward_ad._current_level >= 0:
-        return Pool.apply(input, rois, *forward)
+        return Pool.apply(input, rois, op, arguments, level_bins)
     if input.requires_grad and torch.is_grad_enabled():
-        return _EagerPool.apply(input, rois, *forward)
-    return forward.run(ops, input, rois, with_argmax)
+        return _EagerPool.apply(input, rois, op, arguments, level_bins)
+    return _run(ops, op, arguments, input, rois, with_argmax)
 
 
 def _linear(function: type[Function], kernel: Any, tensor: Tensor, *arguments: Any) -> Tensor:
@@ -153,8 +150,7 @@ def vmap_pool(
     dims: Sequence[int | None],
     input: Tensor,
     rois: Tensor | None,
-    forward: Forward,
-    with_argmax: bool,
+    *forward: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """`pool` of a batch of samples; ``dims`` says where the batch is in ``input`` and ``rois``, None for nowhere."""
     input_dim, rois_dim = dims
@@ -163,7 +159,7 @@ def vmap_pool(
         input = _fold(input, input_dim, batch)
     else:
         images = None
-    output, argmax = pool(input, _fold_rois(rois, rois_dim, batch, images), forward, with_argmax)
+    output, argmax = pool(input, _fold_rois(rois, rois_dim, batch, images), *forward)
     return _unfold(output, batch), None if argmax is None else _unfold(argmax, batch)
 
 
@@ -213,13 +209,13 @@ def vmap_scatter(
 
 
 class Pool(Function):
-    """``apply(input, rois, *forward) -> (output, argmax)``."""
+    """``apply(input, rois, op, arguments, level_bins) -> (output, argmax)``."""
 
     @staticmethod
     def forward(
         input: Tensor, rois: Tensor | None, op: str, arguments: tuple[Any, ...], level_bins: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        return Forward(op, arguments, level_bins).run(ops, input, rois, with_argmax=True)
+        return _run(ops, op, arguments, input, rois, with_argmax=True)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -241,7 +237,7 @@ class Pool(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, input: Tensor, rois: Tensor | None, *forward: Any) -> Any:
-        return vmap_pool(info.batch_size, in_dims[:2], input, rois, Forward(*forward), True), (0, 0)
+        return vmap_pool(info.batch_size, in_dims[:2], input, rois, *forward, True), (0, 0)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor | None, *_: Any) -> tuple[Tensor | None, None]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spp_ext import autograd
 from spp_ext._boxes import CONVENTIONS, as_rois
-from spp_ext.autograd import Forward, pool
+from spp_ext.autograd import pool
 from spp_ext.levels import Level, pyramid, shown
 
 Convention = Literal["roi_pool", "spp_net", "outer"]
@@ -26,6 +26,14 @@ def _check_input(op: str, input: object) -> None:
         raise TypeError(f"{op}: expected input to be a Tensor, got {type(input).__name__}")
     if input.dtype not in _DTYPES:
         raise TypeError(f"{op}: expected input of dtype float32, float64, float16 or bfloat16, got {input.dtype}")
+
+
+def _as_scale(op: str, spatial_scale: object) -> float:
+    if isinstance(spatial_scale, bool) or not isinstance(spatial_scale, (int, float)):
+        raise TypeError(f"{op}: expected spatial_scale to be a number, got {shown(spatial_scale)}")
+    if isinstance(spatial_scale, int) and spatial_scale > 2**127:
+        raise ValueError(f"{op}: expected spatial_scale to be a positive finite number, got {shown(spatial_scale)}")
+    return float(spatial_scale)
 
 
 def _shards_channels(input: Tensor) -> bool:
@@ -82,7 +90,7 @@ def spatial_pyramid_pool(
         call = functools.partial(spatial_pyramid_pool, input)
         return _level_by_level(call, levels, return_indices)
 
-    output, argmax = pool(input, None, Forward("spatial_pyramid_pool", (encoded,), level_bins), return_indices)
+    output, argmax = pool(input, None, "spatial_pyramid_pool", (encoded,), level_bins, return_indices)
     return (output, argmax.long()) if return_indices else output
 
 
@@ -138,10 +146,8 @@ def roi_spatial_pyramid_pool(
     _check_input(op, input)
     if input.dim() != 4:
         raise ValueError(f"{op}: expected input of shape [N, C, H, W], got {list(input.shape)}")
-    if isinstance(spatial_scale, bool) or not isinstance(spatial_scale, (int, float)):
-        raise TypeError(f"{op}: expected spatial_scale to be a number, got {shown(spatial_scale)}")
-    if isinstance(spatial_scale, int) and spatial_scale > 2**127:
-        raise ValueError(f"{op}: expected spatial_scale to be a positive finite number, got {shown(spatial_scale)}")
+    if type(spatial_scale) is not float:
+        spatial_scale = _as_scale(op, spatial_scale)
     if not isinstance(convention, str):
         raise TypeError(f"{op}: expected convention to be a str, got {type(convention).__name__}")
     if convention not in CONVENTIONS:
@@ -155,6 +161,6 @@ def roi_spatial_pyramid_pool(
         call = functools.partial(roi_spatial_pyramid_pool, input, rois, **options)
         return _level_by_level(call, levels, return_indices)
 
-    arguments = (encoded, float(spatial_scale), CONVENTIONS[convention], bool(validate))
-    output, argmax = pool(input, rois, Forward("roi_spatial_pyramid_pool", arguments, level_bins), return_indices)
+    arguments = (encoded, spatial_scale, CONVENTIONS[convention], bool(validate))
+    output, argmax = pool(input, rois, "roi_spatial_pyramid_pool", arguments, level_bins, return_indices)
     return (output, argmax.long()) if return_indices else output

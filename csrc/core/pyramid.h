@@ -152,9 +152,10 @@ class Pyramid {
   void plan(bool derive) {
     order_.reserve(levels_.size());
     for (std::size_t i = 0; i < levels_.size(); ++i) order_.push_back(static_cast<std::int32_t>(i));
-    std::stable_sort(order_.begin(), order_.end(), [this](std::int32_t a, std::int32_t b) {
+    std::sort(order_.begin(), order_.end(), [this](std::int32_t a, std::int32_t b) {
       const Level &x = levels_[a], &y = levels_[b];
-      return x.is_grid() != y.is_grid() ? x.is_grid() : x.is_grid() && x.bins > y.bins;
+      if (x.is_grid() != y.is_grid()) return x.is_grid();
+      return x.is_grid() && x.bins != y.bins ? x.bins > y.bins : a < b;
     });
     for (std::size_t i = 0; i < order_.size(); ++i) {
       Level& level = levels_[order_[i]];

@@ -76,10 +76,8 @@ Tensor gather(const Tensor& source, const Tensor& argmax, const std::optional<Te
   const HeldMap map = feature_map(op, "source", source);
   HeldLinear linear = hold_linear(op, argmax, rois, "source", source);
   check_linear(op, argmax, rois, level_bins, map.map.batch, map.map.channels, linear);
-  const auto sizes = linear.argmax.sizes(), strides = linear.argmax.strides();
-  const Tensor output =
-      empty_strided(op, {sizes.begin(), sizes.end()}, {strides.begin(), strides.end()},
-                    shim_dtype_of(source), source);
+  const Tensor output = empty_strided(op, linear.argmax.sizes(), linear.argmax.strides(),
+                                      shim_dtype_of(source), source);
   if (output.numel() > 0)
     Device::gather(op, {linear.params, map.map, output.mutable_data_ptr()}, source);
   return output;

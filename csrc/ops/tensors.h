@@ -22,6 +22,7 @@
 
 namespace spp_ext::ops {
 
+using IntArrayRef = torch::headeronly::IntHeaderOnlyArrayRef;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -88,9 +89,8 @@ inline std::int64_t checked_product(const char* op, const char* what,
 
 // An uninitialised tensor on the device of `like`. Straight to the C function: a call through the
 // dispatcher by name costs more than pooling a small map.
-inline Tensor empty_strided(const char* op, const std::vector<std::int64_t>& sizes,
-                            const std::vector<std::int64_t>& strides, std::int32_t dtype,
-                            const Tensor& like) {
+inline Tensor empty_strided(const char* op, IntArrayRef sizes, IntArrayRef strides,
+                            std::int32_t dtype, const Tensor& like) {
   std::int32_t device_type = 0;
   aoti_torch_get_device_type(like.get(), &device_type);
   AtenTensorHandle handle = nullptr;

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from spp_ext.autograd import Forward, pool
+from spp_ext.autograd import pool
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 DTYPE_NAMES = "float32, float64, float16 or bfloat16"
 
 
 def pool_as(
-    op: str,  # the public op on whose behalf errors speak
+    name: str,  # of the public op, on whose behalf errors speak
     input: Tensor,  # [N, C, H, W]
     rois: Tensor | None,  # [K, 5]
-    forward: Forward,
+    op: str,
+    arguments: tuple[Any, ...],
+    level_bins: Sequence[int],
     with_argmax: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """`autograd.pool`; what a kernel refuses is refused in the name of ``op``."""
+    """`autograd.pool`; what a kernel refuses is refused in the name of the public op."""
     try:
-        return pool(input, rois, forward, with_argmax)
+        return pool(input, rois, op, arguments, level_bins, with_argmax)
     except (ValueError, IndexError) as error:
-        raise type(error)(str(error).replace(f"spp_ext.{forward.op}:", f"{op}:", 1)) from None
+        raise type(error)(str(error).replace(f"spp_ext.{op}:", f"{name}:", 1)) from None
 
 
 def check_tensor(op: str, input: object) -> None:

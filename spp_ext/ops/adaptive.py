@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from spp_ext.autograd import Forward
 from spp_ext.levels import MAX_DIVISIONS
 from spp_ext.ops._calls import DTYPE_NAMES, DTYPES, pool_as
 
@@ -59,8 +58,8 @@ def _pool(input: Tensor, rows: int, cols: int, return_indices: bool) -> tuple[Te
     if rows == 0 or cols == 0:  # a grid without bins is no level, but torch allows it
         output = input.flatten(2)[..., :0].reshape(n, c, rows, cols)
         return output, output.long() if return_indices else None
-    forward = Forward("spatial_pyramid_pool", ([rows, cols],), [rows * cols])
-    output, argmax = pool_as(_OP, input, None, forward, return_indices)
+    arguments = ([rows, cols],)
+    output, argmax = pool_as(_OP, input, None, "spatial_pyramid_pool", arguments, [rows * cols], return_indices)
     output = output.view(n, c, rows, cols)
     return output, argmax.view(n, c, rows, cols).long() if argmax is not None and return_indices else None
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from spp_ext._boxes import TORCHVISION, as_rois
-from spp_ext.autograd import Forward
 from spp_ext.levels import MAX_DIVISIONS, _pair
 from spp_ext.ops._calls import check_tensor, pool_as
 
@@ -60,7 +59,7 @@ def roi_pool(
     rois = as_rois(_OP, boxes, input)
     validate = os.environ.get("SPP_EXT_VALIDATE", "0") not in ("", "0")
     arguments = ([rows, cols], float(spatial_scale), TORCHVISION, validate)
-    output, _ = pool_as(_OP, input, rois, Forward("roi_spatial_pyramid_pool", arguments, [rows * cols]))
+    output, _ = pool_as(_OP, input, rois, "roi_spatial_pyramid_pool", arguments, [rows * cols])
     return output.view(output.shape[0], input.shape[1], rows, cols)
 
 

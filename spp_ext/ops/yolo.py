@@ -8,7 +8,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from spp_ext.autograd import Forward
 from spp_ext.levels import MAX_DIVISIONS, _whole_number
 from spp_ext.ops._calls import check_tensor, pool_as
 
@@ -59,8 +58,8 @@ def _pool(input: Tensor, sizes: tuple[int, ...], cascade: bool) -> Tensor:
     """The pooled ``[N, (1 + L) * C, H, W]``. The kernels take ascending sizes, so other orders are arranged here."""
     ascending = sizes if cascade else tuple(sorted(set(sizes)))
     cells = input.shape[2] * input.shape[3]
-    forward = Forward("multi_kernel_max_pool2d", (list(ascending), bool(cascade)), [cells] * (len(ascending) + 1))
-    output, _ = pool_as(_OP, input, None, forward)
+    arguments = (list(ascending), bool(cascade))
+    output, _ = pool_as(_OP, input, None, "multi_kernel_max_pool2d", arguments, [cells] * (len(ascending) + 1))
     if sizes == ascending:
         return output
     block_of = {size: block for block, size in enumerate(ascending, 1)}
