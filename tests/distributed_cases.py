@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 from torch.nn.parallel import DistributedDataParallel
 
 import spp_ext
+import spp_ext.ops
 
 BINS = spp_ext.Bins([(0, 0, 1, 2), (1, 0, 2, 2)], 2)
 PYRAMIDS = [(1, 2, 3, 6), (2,), (BINS,), (BINS, (1, 3))]
@@ -75,6 +76,33 @@ def regions(mesh):
                         assert grad.placements == (Partial(),), grad.placements
 
 
+def kernels(mesh):
+    """With channels sharded the output's blocks are not, so the map is gathered and only images stay as they are."""
+    for shape in ((4, 6, 7, 5), (3, 6, 7, 5), (1, 5, 7, 5)):
+        for sizes, cascade in (((3,), False), ((5, 9, 13), True), ((9, 3), False)):
+            for layout in (torch.contiguous_format, torch.channels_last):
+                for name, placement in SHARDS.items():
+
+                    def pool(x, sizes=sizes, cascade=cascade):
+                        return spp_ext.ops.multi_kernel_max_pool2d(x, sizes, cascade=cascade)
+
+                    x = integers(shape, torch.float32).contiguous(memory_format=layout).requires_grad_()
+                    expected = pool(x)
+                    grad = integers(expected.shape, x.dtype, seed=1)
+                    (expected_grad,) = torch.autograd.grad(expected, x, grad)
+
+                    sharded = distribute_tensor(x.detach(), mesh, [placement]).requires_grad_()
+                    got = pool(sharded)
+                    assert_same(got.full_tensor().detach(), expected.detach())
+                    assert_same(pool(sharded.detach()).full_tensor(), expected.detach())
+                    whole = distribute_tensor(grad, mesh, got.placements)
+                    (got_grad,) = torch.autograd.grad(got, sharded, whole, create_graph=True)
+                    assert_same(got_grad.full_tensor(), expected_grad)
+                    if name == "all" or (name == "images" and shape[0] > 1):
+                        assert got.placements == got_grad.placements == (placement,), (got, got_grad)
+                        assert got_grad.stride() == sharded.stride()
+
+
 def second_derivatives(mesh):
     for placement in (Shard(0), Shard(1)):
         for levels in ((2,), (1, 2)):
@@ -126,9 +154,8 @@ if __name__ == "__main__":
     case, rank, file = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    {"maps": maps, "regions": regions, "second_derivatives": second_derivatives, "ddp": ddp}[case](
-        None if case == "ddp" else init_device_mesh("cpu", (2,))
-    )
+    cases = {"maps": maps, "regions": regions, "kernels": kernels, "second_derivatives": second_derivatives, "ddp": ddp}
+    cases[case](None if case == "ddp" else init_device_mesh("cpu", (2,)))
     dist.barrier()
     dist.destroy_process_group()
     # All is checked. An ordinary exit sometimes aborts in gloo, whose threads may still run.

@@ -17,7 +17,7 @@ NAN, INF = math.nan, math.inf
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 CONVENTIONS = ["roi_pool", "spp_net", "outer"]
-OUTER = 2  # as the registered ops take it
+ROI_POOL, SPP_NET, OUTER = range(3)  # those, as the registered ops take them
 
 
 def generator(seed):

@@ -1,4 +1,4 @@
-"""Two processes: sharded maps, boxes and channels give what one process gives, and so does data-parallel training."""
+"""Two processes: sharded images, boxes and channels give what one process gives, and so does data-parallel training."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import spp_ext
 SCRIPT = Path(__file__).parent / "distributed_cases.py"
 
 
-@pytest.mark.parametrize("case", ["maps", "regions", "second_derivatives", "ddp"])
+@pytest.mark.parametrize("case", ["maps", "regions", "kernels", "second_derivatives", "ddp"])
 def test_two_processes_give_what_one_gives(case, tmp_path):
     path = [str(Path(spp_ext.__file__).parent.parent), os.environ.get("PYTHONPATH")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}

@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from support import CONVENTIONS, assert_refuses, assert_same, gaussian, generator, lay_out, random_rois, torch_pyramid
+from support import (
+    CONVENTIONS,
+    ROI_POOL,
+    assert_refuses,
+    assert_same,
+    gaussian,
+    generator,
+    lay_out,
+    random_rois,
+    torch_pyramid,
+)
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
@@ -50,7 +60,7 @@ PAIRS = {
         lambda x: torch_pyramid(x, LEVELS)[0],
     ),
     "registered regions": (
-        lambda x: raw.roi_spatial_pyramid_pool(x, ROIS, [1, 1, 2, 2, 3, 3], 1.0, "roi_pool", False),
+        lambda x: raw.roi_spatial_pyramid_pool(x, ROIS, [1, 1, 2, 2, 3, 3], 1.0, ROI_POOL, False),
         regions_of_torch,
     ),
 }

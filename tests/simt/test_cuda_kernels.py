@@ -14,7 +14,7 @@ from pathlib import Path
 import backend
 import pytest
 import torch
-from support import DTYPES, assert_same, integers, make_map, random_rois
+from support import DTYPES, ROI_POOL, assert_same, integers, make_map, random_rois
 
 import spp_ext
 from spp_ext._boxes import CONVENTIONS
@@ -163,8 +163,8 @@ def test_a_region_that_cannot_be_pooled_becomes_nan(simt, levels, channels_last)
     ]
     rois = torch.tensor([good, *bad, good])
     encoded, level_bins = pyramid("test", LEVELS[levels])
-    values, argmax = simt.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, CONVENTIONS["roi_pool"], False)
-    expected = CPU.roi_spatial_pyramid_pool_with_argmax(x, rois[[0, -1]], encoded, 1.0, CONVENTIONS["roi_pool"], False)
+    values, argmax = simt.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, ROI_POOL, False)
+    expected = CPU.roi_spatial_pyramid_pool_with_argmax(x, rois[[0, -1]], encoded, 1.0, ROI_POOL, False)
     assert_same((values[[0, -1]], argmax[[0, -1]]), expected)
     assert values[1:-1].isnan().all()
     assert (argmax[1:-1] == -1).all()
@@ -173,7 +173,7 @@ def test_a_region_that_cannot_be_pooled_becomes_nan(simt, levels, channels_last)
     assert grad.sum() == 2 * x.shape[1] * sum(level_bins)
     assert (simt.gather(x, argmax, rois, level_bins)[1:-1] == 0).all()
     with pytest.raises(IndexError, match="expected batch indices of boxes from 0 to 1, got 2 in row 1"):
-        simt.roi_spatial_pyramid_pool(x, rois, encoded, 1.0, CONVENTIONS["roi_pool"], True)
+        simt.roi_spatial_pyramid_pool(x, rois, encoded, 1.0, ROI_POOL, True)
 
 
 # Kernel sizes: YOLO's, one that needs steps on the way, and one with a halo that no tile has room for.
@@ -199,7 +199,7 @@ def test_regions_of_an_empty_batch_cannot_be_pooled(simt, channels_last):
     x = make((0, 3, 8, 8), torch.float32, "ties", channels_last)
     rois = torch.tensor([[0.0, 1, 1, 4, 4]])
     encoded = pyramid("test", LEVELS["spp"]).encoded
-    values, argmax = simt.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, CONVENTIONS["roi_pool"], False)
+    values, argmax = simt.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, ROI_POOL, False)
     assert values.shape == (1, 150)
     assert values.isnan().all()
     assert (argmax == -1).all()
@@ -219,7 +219,7 @@ def test_gradients_have_one_order_of_additions(simt, monkeypatch):
     x = make((2, 3, 12, 10), torch.float32, "ties", False)
     rois = random_rois(200, 2, 12, 10)
     encoded, level_bins = pyramid("test", LEVELS["spp"])
-    values, argmax = CPU.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, CONVENTIONS["roi_pool"], False)
+    values, argmax = CPU.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, ROI_POOL, False)
     grad = torch.randn(values.shape, generator=torch.Generator().manual_seed(0))
     results = []
     for order, poison in SCHEDULES:
