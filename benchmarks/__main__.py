@@ -19,9 +19,9 @@ import torch
 
 import spp_ext
 from spp_ext import _library
-from spp_ext.cli.info import _cpu as cpu_name
+from spp_ext.cli.info import describe_cpu
 
-from . import measure, report
+from . import measure, overhead, report
 from .baselines import contenders
 from .cases import WITH_BACKWARD, Case, cases
 
@@ -70,9 +70,9 @@ def _commit() -> str | None:
 def _about(device: str) -> report.Result:
     """What a result says besides its rows."""
     return {
-        "hardware": cpu_name() if device == "cpu" else torch.cuda.get_device_name(),
+        "hardware": describe_cpu() if device == "cpu" else torch.cuda.get_device_name(),
         "device": device,
-        "cpu": cpu_name(),
+        "cpu": describe_cpu(),
         "instruction_set": str(_library.ops.cpu_instruction_set()),
         "versions": {
             "spp_ext": spp_ext.__version__,
@@ -221,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, default=ROOT / "build" / "benchmarks", metavar="DIR", help="default: build/benchmarks"
     )
-    commands = parser.add_subparsers(dest="command", metavar="{compare,readme,instructions}")
+    commands = parser.add_subparsers(dest="command", metavar="{compare,readme,instructions,overhead}")
     comparing = commands.add_parser("compare", help="what got faster or slower beyond noise; status 1 if slower")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
@@ -231,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     writing.add_argument("--chart", type=Path, help="default: docs/benchmarks.png beside the README")
     counting = commands.add_parser("instructions", help="instructions per call, counted by valgrind's callgrind")
     counting.add_argument("--calls", type=int, default=10)
+    commands.add_parser("overhead", help="what a call costs beside the pooling, on a tiny map")
     commands.add_parser("memory")  # what `measure.cpu_memory` runs
     return parser
 
@@ -253,6 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.command == "instructions":
         return instructions(options)
+    if options.command == "overhead":
+        print(overhead.table(options.turns, options.seconds))
+        return 0
     if options.command == "memory":
         print(json.dumps(measure.cpu_memory_here(max(options.threads), options.quick, options.filter)))
         return 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from spp_ext.cli.timing import _turn as host_turn
+from spp_ext.cli.timing import one_turn
 
 from .baselines import Contender, contenders
 from .cases import WITH_ARGMAX, WITH_BACKWARD, Case, cases
@@ -58,7 +58,7 @@ def interleaved_samples(
         turns: how many each function gets, after one to warm up. One that has used its part of ``seconds`` sits out.
         seconds: for all of them together, roughly.
     """
-    turn = host_turn if device == "cpu" else device_turn
+    turn = one_turn if device == "cpu" else device_turn
     part = seconds / len(functions)
     samples: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():

@@ -7,7 +7,7 @@
                        outputs, which are small, are gathered: level after level is not an even split
     rows, columns      the map is gathered
 
-Of stride-1 pools images are kept, and for anything else the map is gathered: their channels come in blocks, one block for
+Of stride-1 pools images are kept, and for anything else the map is gathered: their channels come in blocks, one for
 each size, which is not an even split either.
 
 The public functions import this when they meet a DTensor. It needs no call by a user, except for one who calls

@@ -187,3 +187,12 @@ def test_proposals_stay_inside_their_map(suite):
     for box in boxes[:, 1:].numpy():
         y0, y1, x0, x1 = reference.roi_window(box, 1 / 16, "roi_pool", 38, 50, box.dtype.type)
         assert 0 <= y0 < y1 <= 38 and 0 <= x0 < x1 <= 50
+
+
+def test_overhead_lists_each_pool_beside_torch(suite, capsys):
+    assert suite.main(["--turns", "1", "--seconds", "0.01", "overhead"]) == 0
+    forward, *rest = capsys.readouterr().out.splitlines()
+    assert forward == "forward" and rest[3] == "forward + backward"
+    for lines in (rest[:3], rest[4:]):
+        assert [line.split()[0] for line in lines] == ["spatial_pyramid_pool", "roi_spatial_pyramid_pool", "torch"]
+        assert lines[-1].endswith("1.00 of torch")

@@ -30,7 +30,8 @@ def _module_version(name: str) -> Callable[[], str]:
     return lambda: str(importlib.import_module(name).__version__)
 
 
-def _cpu() -> str:
+def describe_cpu() -> str:
+    """The CPU's model, and how many of its cores this process may use."""
     name = platform.processor()
     try:
         # On Linux platform.processor() is often empty or just the architecture; the kernel knows the model.
@@ -107,7 +108,7 @@ def run() -> int:
         "numpy": _try(_module_version("numpy")),
         "python": _try(lambda: f"{platform.python_version()}, {sys.executable}"),
         "platform": _try(platform.platform),
-        "cpu": _try(_cpu),
+        "cpu": _try(describe_cpu),
         "gpu": _try(_gpu),
         "op library": _try(_library),
         "CUDA op library": _try(_cuda_library),

@@ -16,7 +16,7 @@ class Timing(NamedTuple):
     fastest: float
 
 
-def _turn(function: Callable[[], object], seconds: float) -> list[float]:
+def one_turn(function: Callable[[], object], seconds: float) -> list[float]:
     """The seconds that each call took, of as many calls as fill ``seconds`` and at least one."""
     samples = []
     begin = now = time.perf_counter()
@@ -49,7 +49,7 @@ def interleaved_medians(
     """
     samples: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
-        _turn(function, turn_seconds)
+        one_turn(function, turn_seconds)
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -59,7 +59,7 @@ def interleaved_medians(
             if turn and time.perf_counter() - begin > most_seconds:
                 break
             for name, function in functions.items():
-                samples[name] += _turn(function, turn_seconds)
+                samples[name] += one_turn(function, turn_seconds)
     finally:
         if was_enabled:
             gc.enable()
