@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 import spp_ext
+from spp_ext import Bins
 
 NAN, INF = math.nan, math.inf
 
@@ -196,6 +197,48 @@ def random_rois(count, images, height, width, seed=0, dtype=torch.float32, scale
 def images_of(rois):
     """The image of each row, as the reference's gather and scatter take it."""
     return rois[:, 0].double().trunc().long().tolist()
+
+
+# ---- derivatives ----
+
+BINS = Bins([(0, 0, 1, 4), (1, 1, 3, 3), (0, 2, 4, 4), (0, 0, 4, 4)], 4)
+PYRAMIDS = [(1, 2, 3, 6), (4, (1, 3)), (BINS,), (BINS, 4, 2)]
+ROIS = torch.tensor(
+    [
+        [1, 0, 0, 5, 4],
+        [0, 1, 1, 3, 3],  # inside the next
+        [0, 0, 0, 4, 4],
+        [1, -3, -2, 2, 9],  # partly outside
+        [0, 4, 3, 2, 1],  # inverted
+        [1, 20, 20, 30, 30],  # outside
+    ],
+    dtype=torch.float64,
+)
+
+
+def distinct(*shape):
+    """A map whose cells are far apart, so that no small step changes which one is the maximum."""
+    numbers = torch.randperm(torch.Size(shape).numel(), generator=generator(0)).reshape(shape)
+    return (numbers.double() / 7).requires_grad_()
+
+
+def gradient(function, x, grad_output):
+    """The gradient of `function` at a leaf that is laid out in memory as `x`."""
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(function(x), x, grad_output)[0]
+
+
+POOLS = {
+    "spatial_pyramid_pool": lambda x: spp_ext.spatial_pyramid_pool(x),
+    "roi_spatial_pyramid_pool": lambda x: spp_ext.roi_spatial_pyramid_pool(x, torch.zeros(2, 5)),
+}
+
+
+# The same in torch: both regions of the second are the one cell (0, 0).
+COMPOSITIONS = {
+    "spatial_pyramid_pool": lambda x: torch_pyramid(x)[0],
+    "roi_spatial_pyramid_pool": lambda x: torch_pyramid(x[:, :, :1, :1])[0].repeat(2, 1),
+}
 
 
 # ---- other processes ----

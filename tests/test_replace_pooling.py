@@ -1,197 +1,31 @@
 """`replace_pooling` swaps what it can prove, says why it leaves the rest, and changes no output and no gradient."""
 
 import copy
-import io
 import pickle
 import sys
 import types
-import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
+from pooling_models import (
+    BLOCKS,
+    SPP,
+    SPPF,
+    Conv,
+    DarknetOrder,
+    Detector,
+    NewerSPPF,
+    SPPNet,
+    assert_same_model,
+    keeps_size,
+    rows,
+    save_and_load,
+)
 from support import assert_same, integers
 from torch import nn
 
-import spp_ext
 from spp_ext import ops, replace_pooling
-
-# ---- blocks as people write them ----
-
-
-class Conv(nn.Module):
-    def __init__(self, c1, c2, k=1):
-        super().__init__()
-        self.conv = nn.Conv2d(c1, c2, k, padding=k // 2, bias=False)
-        self.bn = nn.BatchNorm2d(c2)
-        self.act = nn.SiLU()
-
-    def forward(self, x):
-        return self.act(self.bn(self.conv(x)))
-
-
-def keeps_size(k, **keywords):
-    return nn.MaxPool2d(kernel_size=k, stride=1, padding=k // 2, **keywords)
-
-
-class SPP(nn.Module):  # YOLOv3-SPP, YOLOv5
-    def __init__(self, c1, c2, k=(5, 9, 13)):
-        super().__init__()
-        self.cv1 = Conv(c1, c1 // 2)
-        self.cv2 = Conv(c1 // 2 * (len(k) + 1), c2)
-        self.m = nn.ModuleList([keeps_size(x) for x in k])
-
-    def forward(self, x):
-        x = self.cv1(x)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self.cv2(torch.cat([x] + [m(x) for m in self.m], 1))
-
-
-class SPPF(nn.Module):  # YOLOv5, YOLOv8
-    def __init__(self, c1, c2, k=5):
-        super().__init__()
-        self.cv1 = Conv(c1, c1 // 2)
-        self.cv2 = Conv(c1 // 2 * 4, c2)
-        self.m = keeps_size(k)
-
-    def forward(self, x):
-        x = self.cv1(x)
-        y1 = self.m(x)
-        y2 = self.m(y1)
-        return self.cv2(torch.cat((x, y1, y2, self.m(y2)), 1))
-
-
-class NewerSPPF(nn.Module):  # a number of pools, and a shortcut
-    def __init__(self, c1, c2, k=5, n=3, shortcut=False):
-        super().__init__()
-        self.cv1 = Conv(c1, c1 // 2)
-        self.cv2 = Conv(c1 // 2 * (n + 1), c2)
-        self.m = keeps_size(k)
-        self.n = n
-        self.add = shortcut and c1 == c2
-
-    def forward(self, x):
-        y = [self.cv1(x)]
-        y.extend(self.m(y[-1]) for _ in range(getattr(self, "n", 3)))
-        y = self.cv2(torch.cat(y, 1))
-        return y + x if getattr(self, "add", False) else y
-
-
-class SPPCSPC(nn.Module):  # YOLOv7
-    def __init__(self, c1, c2, k=(5, 9, 13)):
-        super().__init__()
-        self.cv1, self.cv2 = Conv(c1, c2), Conv(c1, c2)
-        self.cv3, self.cv4 = Conv(c2, c2, 3), Conv(c2, c2)
-        self.m = nn.ModuleList([keeps_size(x) for x in k])
-        self.cv5, self.cv6 = Conv(4 * c2, c2), Conv(c2, c2, 3)
-        self.cv7 = Conv(2 * c2, c2)
-
-    def forward(self, x):
-        x1 = self.cv4(self.cv3(self.cv1(x)))
-        y1 = self.cv6(self.cv5(torch.cat([x1] + [m(x1) for m in self.m], 1)))
-        y2 = self.cv2(x)
-        return self.cv7(torch.cat((y1, y2), dim=1))
-
-
-class SPPELAN(nn.Module):  # YOLOv9
-    def __init__(self, c1, c2, c3, k=5):
-        super().__init__()
-        self.c = c3
-        self.cv1 = Conv(c1, c3)
-        self.cv2, self.cv3, self.cv4 = keeps_size(k), keeps_size(k), keeps_size(k)
-        self.cv5 = Conv(4 * c3, c2)
-
-    def forward(self, x):
-        y = [self.cv1(x)]
-        y.extend(m(y[-1]) for m in [self.cv2, self.cv3, self.cv4])
-        return self.cv5(torch.cat(y, 1))
-
-
-class DarknetOrder(nn.Module):  # YOLOv4: the largest pool first, the map last
-    def __init__(self, sizes=(5, 9, 13)):
-        super().__init__()
-        self.maxpools = nn.ModuleList([keeps_size(size) for size in sizes])
-
-    def forward(self, x):
-        return torch.cat([pool(x) for pool in self.maxpools[::-1]] + [x], dim=1)
-
-
-class Bottleneck(nn.Module):  # YOLOX, and pools in a dict
-    def __init__(self, c1, c2):
-        super().__init__()
-        self.conv1 = Conv(c1, 4)
-        self.m = nn.ModuleDict({"a": keeps_size(3), "b": keeps_size(7)})
-        self.conv2 = Conv(12, c2)
-
-    def forward(self, x):
-        x = self.conv1(x)
-        return self.conv2(torch.concat(tensors=[x, *(m(x) for m in self.m.values())], dim=1))
-
-
-class SPPNet(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(8, 6, 3), nn.ReLU())
-        self.levels = nn.ModuleList([nn.AdaptiveMaxPool2d(n) for n in (6, 3, (2, 2), 1)])
-        self.head = nn.Linear(6 * 50, 5)
-
-    def forward(self, x):
-        x = self.features(x)
-        return self.head(torch.cat([level(x).flatten(1) for level in self.levels], 1))
-
-
-class Detector(nn.Module):
-    def __init__(self, block):
-        super().__init__()
-        self.backbone = nn.Sequential(Conv(3, 8, 3), nn.MaxPool2d(2), Conv(8, 8))
-        self.neck = block
-        self.head = nn.Conv2d(8, 2, 1)
-
-    def forward(self, x):
-        return self.head(self.neck(self.backbone(x)))
-
-
-BLOCKS = {
-    "SPP": (lambda: SPP(8, 8), "5, 9, 13"),
-    "SPP in another order": (lambda: SPP(8, 8, (9, 3, 9)), "3, 9"),
-    "SPPF": (lambda: SPPF(8, 8), "5, 9, 13 in cascade"),
-    "newer SPPF": (lambda: NewerSPPF(8, 8, 3, 2), "3, 5 in cascade"),
-    "newer SPPF with a shortcut": (lambda: NewerSPPF(8, 8, shortcut=True), "5, 9, 13 in cascade"),
-    "SPPCSPC": (lambda: SPPCSPC(8, 8), "5, 9, 13"),
-    "SPPELAN": (lambda: SPPELAN(8, 8, 6), "5, 9, 13 in cascade"),
-    "YOLOX": (lambda: Bottleneck(8, 8), "3, 7"),
-    "YOLOv4": (lambda: nn.Sequential(DarknetOrder(), nn.Conv2d(32, 8, 1)), "5, 9, 13"),
-}
-
-
-def results(model, x):
-    """Outputs and every gradient, in float64, where the order of a sum does not show in ten digits."""
-    x = x.detach().clone().requires_grad_()
-    output = model(x)
-    weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    (output * weight).sum().backward()
-    grads = [x.grad, *(parameter.grad for parameter in model.parameters())]
-    model.zero_grad()
-    return output, grads
-
-
-def assert_same_model(got, expected, shape=(2, 3, 40, 44)):
-    for training in (False, True):
-        got.train(training)
-        expected.train(training)
-        # Cells of two values, alike in every channel, stay tied behind convolutions of one cell.
-        tied = (torch.rand(shape[0], 1, *shape[2:]) < 0.15).double().expand(shape)
-        for x in (torch.randn(shape, dtype=torch.float64), tied):
-            (output, grads), (expected_output, expected_grads) = results(got, x), results(expected, x)
-            assert_same(output, expected_output)
-            for grad, expected_grad in zip(grads, expected_grads, strict=True):
-                torch.testing.assert_close(grad, expected_grad, rtol=1e-9, atol=1e-9)
-
-
-def rows(report):
-    return {row.name: (row.kind, row.replacement, row.note) for row in report.rows}
-
 
 # ---- what is swapped ----
 
@@ -358,13 +192,6 @@ def test_a_swapped_model_is_copied_and_saved_as_any_other(again, make):
     assert_same_model(twin, model)
 
 
-def save_and_load(model):
-    file = io.BytesIO()
-    torch.save(model, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
 def test_swapping_again_swaps_nothing():
     model = nn.Sequential(Detector(SPPF(8, 8)), nn.AdaptiveMaxPool2d(2))
     replace_pooling(model)
@@ -389,174 +216,6 @@ class BareCascade(nn.Module):
     def forward(self, x):
         y = self.m(x)
         return torch.cat([x, y, self.m(y)], 1)
-
-
-# ---- what is left alone, and why ----
-
-
-def block(forward, *pools, **attributes):
-    """A module of a class of its own with `pools` as its list `m`."""
-
-    def initialize(self):
-        nn.Module.__init__(self)
-        self.m = nn.ModuleList(pools)
-        self.conv = nn.Conv2d(4, 4, 1)
-        for name, value in attributes.items():
-            setattr(self, name, value)
-
-    return type("Block", (nn.Module,), {"__init__": initialize, "forward": forward})()
-
-
-def spp(self, x):
-    return torch.cat([x] + [m(x) for m in self.m], 1)
-
-
-def data_dependent(self, x):
-    return torch.cat([x, self.m[0](x)], 1) if x.sum() > 0 else x
-
-
-def by_mode(self, x):
-    return torch.cat([x, self.m[0](x)], 1) if self.training else x
-
-
-def remembers(self, x):
-    self.last = x
-    return torch.cat([x, self.m[0](x)], 1)
-
-
-def appends(self, x):
-    self.seen.append(x)
-    return torch.cat([x, self.m[0](x)], 1)
-
-
-def returns_a_pool(self, x):
-    y = self.m[0](x)
-    return torch.cat([x, y], 1), y
-
-
-def along_columns(self, x):
-    return torch.cat([x, self.m[0](x)], 3)
-
-
-def with_something_else(self, x):
-    return torch.cat([x, self.m[0](x), self.conv(x)], 1)
-
-
-def without_the_map(self, x):
-    return torch.cat([self.m[0](x), self.m[1](x)], 1)
-
-
-def a_tree(self, x):
-    y = self.m[0](x)
-    return torch.cat([x, y, self.m[1](y), self.m[0](y)], 1)
-
-
-def added(self, x):
-    return x + self.m[0](x)
-
-
-def two_maps(self, x, other):
-    return torch.cat([x, self.m[0](x)], 1) + torch.cat([other, other], 1)
-
-
-class Subclass(nn.MaxPool2d):
-    def forward(self, x):
-        return -super().forward(-x)
-
-
-def hooked():
-    pool = keeps_size(5)
-    pool.register_forward_hook(lambda *arguments: None)
-    return pool
-
-
-def replaced_on_the_instance():
-    module = block(spp, keeps_size(5))
-    module.forward = types.MethodType(added, module)
-    return module
-
-
-LEFT_ALONE = {
-    "a stride of 2": (lambda: nn.MaxPool2d(3, 2, 1), "a stride of 2 does not keep the size"),
-    "an even kernel": (lambda: block(spp, nn.MaxPool2d((3, 5), 1, (1, 2))), "a kernel of (3, 5) is not an odd square"),
-    "no padding": (lambda: nn.MaxPool2d(3, 1), "a padding of 0 does not keep the size"),
-    "dilation": (lambda: block(spp, nn.MaxPool2d(3, 1, 1, dilation=2)), "a dilation of 2 leaves holes"),
-    "indices": (lambda: nn.MaxPool2d(3, 1, 1, return_indices=True), "it returns indices"),
-    "a subclass": (lambda: block(spp, Subclass(3, 1, 1)), "a subclass may pool in its own way"),
-    "an average": (lambda: nn.AdaptiveAvgPool2d(1), "not one of the poolings that spp_ext has"),
-    "alone": (lambda: nn.Sequential(keeps_size(5)), "its results are not concatenated with the map"),
-    "hooks": (lambda: block(spp, hooked()), "it has hooks"),
-    "an addition": (lambda: block(added, keeps_size(5)), "its results are not concatenated with the map"),
-    "another axis": (lambda: block(along_columns, keeps_size(5)), "concatenated along dimension 3"),
-    "more": (lambda: block(with_something_else, keeps_size(5)), "concatenated with more than the map"),
-    "less": (lambda: block(without_the_map, keeps_size(5), keeps_size(3)), "concatenated with more than the map"),
-    "a tree": (lambda: block(a_tree, keeps_size(5), keeps_size(3)), "neither all of one map nor a chain"),
-    "used twice": (lambda: block(returns_a_pool, keeps_size(5)), "used for more than the concatenation"),
-    "data": (lambda: block(data_dependent, keeps_size(5)), "its forward cannot be traced (TraceError"),
-    "mode": (lambda: block(by_mode, keeps_size(5)), "differs between training and evaluation"),
-    "memory": (lambda: block(remembers, keeps_size(5)), "writes to its own attributes"),
-    "a list": (lambda: block(appends, keeps_size(5), seen=[]), "writes to its own attributes"),
-    "an instance": (replaced_on_the_instance, "its forward was replaced on the instance"),
-    "two inputs": (lambda: block(two_maps, keeps_size(5)), "its forward does not take one map"),
-    "meta": (lambda: block(spp, keeps_size(5)).to("meta"), "cannot be tried on the meta device"),
-    "fx": (lambda: torch.fx.symbolic_trace(block(spp, keeps_size(5))), "its forward was generated by torch.fx"),
-}
-
-
-@pytest.mark.parametrize("name", LEFT_ALONE)
-def test_what_cannot_be_swapped_is_left_alone_with_the_reason(name):
-    make, reason = LEFT_ALONE[name]
-    model = make()
-    classes = [type(module) for module in model.modules()]
-    report = replace_pooling(model)
-    assert report.swapped == []
-    assert report.left_alone
-    assert all(reason in row.note for row in report.left_alone), str(report)
-    assert [type(module) for module in model.modules()] == classes
-
-
-def test_a_failed_trace_leaves_no_trace():
-    module = block(appends, keeps_size(5), seen=[])
-    replace_pooling(module)
-    assert module.seen == []
-    module = block(remembers, keeps_size(5))
-    replace_pooling(module)
-    assert not hasattr(module, "last")
-
-
-def test_a_replacement_that_computes_something_else_is_never_made(monkeypatch):
-    from spp_ext.ops import fuse
-
-    monkeypatch.setattr(fuse, "multi_kernel_max_pool2d", lambda x, sizes, cascade: torch.cat([x] * 4, 1))
-    model = Detector(SPPF(8, 8))
-    report = replace_pooling(model)
-    assert report.swapped == [] and type(model.neck) is SPPF
-    assert "its results were not the same in a trial" in rows(report)["neck.m"][2]
-
-
-def test_a_wrong_gradient_at_ties_is_noticed(monkeypatch):
-    from spp_ext.ops import fuse
-
-    def side_by_side(x, sizes, cascade):
-        return ops.multi_kernel_max_pool2d(x, sizes, cascade=False)
-
-    monkeypatch.setattr(fuse, "multi_kernel_max_pool2d", side_by_side)
-    model = Detector(SPPF(8, 8))
-    report = replace_pooling(model)
-    assert report.swapped == [], "values are the same, gradients are not"
-
-
-def test_pools_that_a_fused_block_also_calls_otherwise_stay():
-    def forward(self, x):
-        x = torch.cat([x, self.m[0](x)], 1)
-        return self.m[1](x)
-
-    model = block(forward, keeps_size(5), keeps_size(3))
-    original = copy.deepcopy(model)
-    report = replace_pooling(model)
-    assert [row.note for row in report.swapped] == ["5"]
-    x = integers([2, 4, 9, 11], torch.float32)
-    assert_same(model(x), original(x))
 
 
 # ---- the report, and bad arguments ----
@@ -598,74 +257,3 @@ def test_a_functional_pool_is_not_seen():
             return F.adaptive_max_pool2d(x, 2)
 
     assert replace_pooling(Functional()).rows == []
-
-
-# ---- real models ----
-
-YOLOS = {
-    "yolov3-spp.yaml": "SPP",
-    "yolov5n.yaml": "SPPF",
-    "yolov8n.yaml": "SPPF",
-    "yolov9t.yaml": "SPPELAN",
-    "yolo11n.yaml": "SPPF",
-}
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize("definition", YOLOS)
-def test_a_real_yolo_computes_the_same(definition):
-    from ultralytics.nn.tasks import DetectionModel
-
-    torch.manual_seed(0)
-    model = DetectionModel(definition, verbose=False)
-    report = replace_pooling(model, inplace=False)
-    assert [row.kind for row in report.swapped] == [YOLOS[definition]]
-    assert list(report.model.state_dict()) == list(model.state_dict())
-    x = torch.rand(1, 3, 128, 160)
-    for swapped, original in zip(head(report.model, x), head(model, x), strict=True):
-        assert_same(swapped, original)
-    assert_same(report.model.eval()(x)[0], model.eval()(x)[0])
-    again = save_and_load(report.model)
-    assert_same(again(x)[0], model(x)[0])
-
-    small = torch.rand(1, 3, 64, 64, dtype=torch.float64)
-    for module in (model.double().train(), report.model.double().train()):
-        sum(part.square().sum() for part in head(module, small)).backward()
-    for ours, theirs in zip(report.model.parameters(), model.parameters(), strict=True):
-        if theirs.grad is None:
-            assert ours.grad is None
-        else:
-            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-8, atol=1e-8 * float(theirs.grad.abs().max()))
-
-
-def head(model, x):
-    """What the heads of a model in training return, as a list of tensors."""
-    found = []
-
-    def collect(value):
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, dict):
-            for item in value.values():
-                collect(item)
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                collect(item)
-
-    training = model.training
-    collect(model.train()(x))
-    model.train(training)
-    return found
-
-
-@pytest.mark.peers
-def test_a_torchvision_roi_pool_is_swapped():
-    import torchvision
-
-    model = nn.ModuleDict({"pool": torchvision.ops.RoIPool(7, 1 / 16)})
-    x = integers([2, 3, 38, 50], torch.float32)
-    boxes = [torch.tensor([[32.0, 48, 200, 300]]), torch.tensor([[0.0, 0, 799, 599]])]
-    expected = model["pool"](x, boxes)
-    assert len(replace_pooling(model).swapped) == 1
-    assert type(model["pool"]) is spp_ext.ops.RoIPool
-    assert_same(model["pool"](x, boxes), expected)

@@ -27,6 +27,9 @@ SUITE = [
     "test_region_pooling.py",
     "test_levels.py",
     "test_autograd.py",
+    "test_gradcheck.py",
+    "test_gradients.py",
+    "test_saved_for_backward.py",
     "test_properties.py",
     "test_ops_multi_kernel.py",
 ]
