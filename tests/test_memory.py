@@ -1,0 +1,36 @@
+"""A call leaves nothing behind: the process is as large after many calls as after a few."""
+
+import pytest
+from support import run_python
+
+CALLS = """
+import torch
+import spp_ext
+
+torch.set_num_threads(1)
+x, rois = torch.randn(1, 4, {cells}, {cells}), torch.tensor([[0.0, 0, 0, 5, 5]])
+
+
+def pages():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+
+def calls(number):
+    for _ in range(number):
+        {call}
+
+
+calls(2_000)
+before = pages()
+calls(30_000)
+print(pages() - before)
+"""
+
+
+@pytest.mark.parametrize("cells", [6, 20])  # scratch on the stack, and on the heap
+@pytest.mark.parametrize("call", ["spp_ext.spatial_pyramid_pool(x)", "spp_ext.roi_spatial_pyramid_pool(x, rois)"])
+def test_many_calls_leave_no_memory_behind(call, cells):
+    done = run_python("-c", CALLS.format(call=call, cells=cells))
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 200  # 27 bytes a call
