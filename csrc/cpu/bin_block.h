@@ -12,6 +12,7 @@
 #include "core/max_op.h"
 #include "core/params.h"
 #include "cpu/lanes.h"
+#include "cpu/nans.h"
 
 namespace spp_ext::cpu::SPP_ISA {
 namespace {
@@ -34,18 +35,28 @@ class Scratch {
   std::size_t used_ = 0;
 };
 
+// Bins of all lanes, `stride` vectors apart, to one run of `count` elements after another.
+template <int count, class V, class E>
+void write_whole_runs(const V* bins, std::int64_t stride, E* run) {
+  constexpr int n = sizeof(V) / sizeof(V{}[0]);
+  V rows[count];
+  for (int b = 0; b < count; ++b) rows[b] = bins[b * stride];
+  interleave(rows);
+  for (int b = 0; b < count; ++b) store(run + b * n, rows[b]);
+}
+
 // One level of one vector of planes: `count` bins of lanes, `stride` vectors apart, become `planes`
 // runs of `count` elements, end to end.
 template <class V, class E>
 void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
                 std::int64_t planes, E* run) {
   constexpr int n = sizeof(V) / sizeof(V{}[0]);
+  if (planes == n && first_lane == 0) {
+    if (count == 1) return write_whole_runs<1>(bins, stride, run);
+    if (count == 4) return write_whole_runs<4>(bins, stride, run);
+  }
   E* const end = run + planes * count;
   V square[n];
-  if (count == 1 && first_lane == 0) {  // one bin: its lanes are the run
-    if (planes == n) return store(run, bins[0]);
-    return store_first(run, bins[0], planes);
-  }
   if (count < n) {
     for (int b = 0; b < n; ++b) square[b] = bins[(b < count ? b : 0) * stride];
     transpose(square);
@@ -95,13 +106,14 @@ struct BinBlock {
   // Every derived level, each bin the maximum of its source's bins. Bins of a source may share
   // cells and arrive in any order, so equal values are told apart by their cells. An empty bin
   // holds no value and must not take part.
-  void merge_derived(const PyramidView& pyramid) {
+  template <class Nans>
+  void merge_derived(const PyramidView& pyramid, Nans nans) {
     for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
       const Level& level = pyramid.levels[pyramid.order[i]];
       if (level.is_base()) continue;
       for (std::int64_t bin = 0; bin < level.bins; ++bin) {
         merge_bin(level.first_bin + bin, pyramid.levels[level.source],
-                  pyramid.merged_bins(level, bin));
+                  pyramid.merged_bins(level, bin), nans);
       }
     }
   }
@@ -124,7 +136,8 @@ struct BinBlock {
   }
 
  private:
-  void merge_bin(std::int64_t bin, const Level& source, const Rectangle& parts) {
+  template <class Nans>
+  void merge_bin(std::int64_t bin, const Level& source, const Rectangle& parts, Nans /*nans*/) {
     Value<S> best[vectors];
     Index<S> best_cell[vectors];
     bool found = false;
@@ -139,11 +152,11 @@ struct BinBlock {
             if constexpr (with_argmax) best_cell[v] = cells[part * vectors + v];
           } else if constexpr (with_argmax) {
             const Index<S> cell = cells[part * vectors + v];
-            const auto take = MaxOp::replaces(value, cell, best[v], best_cell[v]);
+            const auto take = Nans::replaces(value, cell, best[v], best_cell[v]);
             best_cell[v] = take ? cell : best_cell[v];
             best[v] = take ? value : best[v];
           } else {
-            best[v] = combine(value, best[v]);
+            best[v] = Nans::combine(value, best[v]);
           }
         }
         found = true;

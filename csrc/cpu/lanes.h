@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if defined(__x86_64__)
@@ -58,6 +59,19 @@ typedef std::uint16_t Bits16 __attribute__((vector_size(kVectorBytes / 2)));
 typedef std::uint32_t Bits32 __attribute__((vector_size(kVectorBytes)));
 typedef std::int32_t Narrow32 __attribute__((vector_size(kVectorBytes / 2)));
 
+namespace detail {
+template <class V, int... i>
+SPP_HOST_DEVICE V iota(std::integer_sequence<int, i...>) {
+  return V{i...};
+}
+}  // namespace detail
+
+// 0, 1, 2, ... along the lanes.
+template <class V>
+SPP_HOST_DEVICE V iota() {
+  return detail::iota<V>(std::make_integer_sequence<int, sizeof(V) / sizeof(V{}[0])>{});
+}
+
 template <class To, class From>
 SPP_HOST_DEVICE To load_bits(const From* from) {
   To to;
@@ -69,8 +83,18 @@ SPP_HOST_DEVICE To load_bits(const From* from) {
 SPP_HOST_DEVICE Value<float> load(const float* from) { return load_bits<Value<float>>(from); }
 SPP_HOST_DEVICE Value<double> load(const double* from) { return load_bits<Value<double>>(from); }
 SPP_HOST_DEVICE Value<BFloat16> load(const BFloat16* from) {
+#if defined(__AVX512BW__)
+  // Element i to the upper half of lane i, zeros below: one instruction, where widening and then
+  // shifting takes two on the port that everything here waits for.
+  typedef std::uint16_t Words __attribute__((vector_size(kVectorBytes)));
+  constexpr __mmask32 kUpperHalves = 0xAAAAAAAA;
+  const __m512i elements = _mm512_castsi256_si512(load_bits<__m256i>(from));
+  return reinterpret_cast<Value<BFloat16>>(_mm512_maskz_permutexvar_epi16(
+      kUpperHalves, reinterpret_cast<__m512i>(iota<Words>() / 2), elements));
+#else
   const Bits32 wide = __builtin_convertvector(load_bits<Bits16>(from), Bits32) << 16;
   return reinterpret_cast<Value<BFloat16>>(wide);
+#endif
 }
 SPP_HOST_DEVICE Value<Half> load(const Half* from) {
 #if defined(__AVX512F__)
@@ -129,7 +153,16 @@ template <class V, class E>
 SPP_HOST_DEVICE void store_first(E* to, V lanes, std::int64_t count) {
   E elements[sizeof(V) / sizeof(lanes[0])];
   store(elements, lanes);
+#if defined(__AVX512BW__)
+  const __mmask64 bytes = (__mmask64{1} << (count * std::int64_t{sizeof(E)})) - 1;
+  if constexpr (sizeof(elements) == 64) {
+    _mm512_mask_storeu_epi8(to, bytes, load_bits<__m512i>(elements));
+  } else {
+    _mm256_mask_storeu_epi8(to, static_cast<__mmask32>(bytes), load_bits<__m256i>(elements));
+  }
+#else
   for (std::int64_t lane = 0; lane < count; ++lane) to[lane] = elements[lane];
+#endif
 }
 
 // a > b ? a : b, which is one instruction that yields b when either is NaN. Compilers find it for
@@ -153,11 +186,47 @@ SPP_HOST_DEVICE V larger(V a, V b) {
 #endif
 }
 
-// MaxOp::combine on lanes: when `best` is NaN it stays, and a NaN candidate always wins.
+// A flag for each lane, from a comparison; and whether any is set.
+#if defined(__AVX512F__)
 template <class V>
-SPP_HOST_DEVICE V combine(V candidate, V best) {
-  const V greater = larger(candidate, best);
-  return candidate != candidate ? candidate : greater;
+using Flags = std::conditional_t<sizeof(V{}[0]) == sizeof(float), __mmask16, __mmask8>;
+template <class F>
+SPP_HOST_DEVICE bool any(F flags) {
+  return flags != 0;
+}
+#else
+template <class V>
+using Flags = decltype(V{} < V{});
+template <class F>
+SPP_HOST_DEVICE bool any(F flags) {
+  const auto words = reinterpret_cast<LanesOf<double>::Index>(flags);
+  bool found = false;
+  for (int i = 0; i < kLanes<double>; ++i) found |= words[i] != 0;
+  return found;
+}
+#endif
+
+// Where a or b is NaN: one instruction, for which compilers take two.
+template <class V>
+SPP_HOST_DEVICE Flags<V> unordered(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(a[0]) == sizeof(float))
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_UNORD_Q);
+  else
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_UNORD_Q);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(a[0]) == sizeof(float))
+    return reinterpret_cast<Flags<V>>(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_UNORD_Q));
+  else
+    return reinterpret_cast<Flags<V>>(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_UNORD_Q));
+#elif defined(__x86_64__)
+  if constexpr (sizeof(a[0]) == sizeof(float))
+    return reinterpret_cast<Flags<V>>(_mm_cmpunord_ps((__m128)a, (__m128)b));
+  else
+    return reinterpret_cast<Flags<V>>(_mm_cmpunord_pd((__m128d)a, (__m128d)b));
+#else
+  return (a != a) | (b != b);
+#endif
 }
 
 namespace detail {
@@ -184,25 +253,16 @@ SPP_HOST_DEVICE V interleave_high(V a, V b, std::integer_sequence<int, i...>) {
                            Mask{((i & 1) * int{sizeof...(i)} + (i + int{sizeof...(i)}) / 2)...});
 }
 #endif
-template <class V, int... i>
-SPP_HOST_DEVICE V iota(std::integer_sequence<int, i...>) {
-  return V{i...};
-}
 }  // namespace detail
 
-// 0, 1, 2, ... along the lanes.
-template <class V>
-SPP_HOST_DEVICE V iota() {
-  return detail::iota<V>(std::make_integer_sequence<int, sizeof(V) / sizeof(V{}[0])>{});
-}
-
-// Transposes a square of lanes in place: afterwards lane i of rows[j] is what lane j of rows[i]
-// was. Each round riffles the first half of the rows with the second, which rotates the
-// row-and-lane address by one bit; log2 rounds rotate it by half, which swaps row and lane.
+// Interleaves a power of two of vectors in place: read one after another, they afterwards hold lane 0
+// of all of them, then lane 1 of all, and so on. As many vectors as lanes are thereby transposed.
+// Each round riffles the first half of the vectors with the second, which rotates the address of an
+// element, the bits of its vector before those of its lane, by one bit.
 template <class V, int n>
-SPP_HOST_DEVICE void transpose(V (&rows)[n]) {
-  static_assert(n == sizeof(V) / sizeof(V{}[0]), "transpose needs as many rows as lanes");
-  constexpr auto lanes = std::make_integer_sequence<int, n>{};
+SPP_HOST_DEVICE void interleave(V (&rows)[n]) {
+  static_assert((n & (n - 1)) == 0, "interleave needs a power of two of vectors");
+  constexpr auto lanes = std::make_integer_sequence<int, sizeof(V) / sizeof(V{}[0])>{};
 #pragma GCC unroll 4
   for (int round = 1; round < n; round *= 2) {
     V riffled[n];
@@ -214,6 +274,13 @@ SPP_HOST_DEVICE void transpose(V (&rows)[n]) {
 #pragma GCC unroll 16
     for (int i = 0; i < n; ++i) rows[i] = riffled[i];
   }
+}
+
+// Afterwards lane i of rows[j] is what lane j of rows[i] was.
+template <class V, int n>
+SPP_HOST_DEVICE void transpose(V (&rows)[n]) {
+  static_assert(n == sizeof(V) / sizeof(V{}[0]), "transpose needs as many rows as lanes");
+  interleave(rows);
 }
 
 }  // namespace

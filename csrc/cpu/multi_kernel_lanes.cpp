@@ -13,6 +13,7 @@
 #include "core/max_op.h"
 #include "cpu/bin_block.h"
 #include "cpu/lanes.h"
+#include "cpu/nans.h"
 #include "cpu/pool_job.h"
 #include "cpu/slab.h"
 
@@ -47,7 +48,7 @@ struct MultiKernelScratch {
 
 // to[y][x] = the best of from at `distance` before, at and after (y, x), along the axis whose cells
 // lie `stride` apart: columns (count = width, stride = 1) or rows (count = height, stride = width).
-template <bool along_rows, class S, bool with_argmax>
+template <bool along_rows, class Nans, class S, bool with_argmax>
 void widen(const Planes<S, with_argmax>& from, std::int64_t height, std::int64_t width,
            std::int64_t distance, Planes<S, with_argmax>& to) {
   for (std::int64_t y = 0; y < height; ++y) {
@@ -65,18 +66,25 @@ void widen(const Planes<S, with_argmax>& from, std::int64_t height, std::int64_t
         Value<S> best = from.values[before];
         Index<S> cell = from.cells[before];
         for (const std::int64_t at : {here, after}) {
-          const auto take = MaxOp::replaces(from.values[at], from.cells[at], best, cell);
+          const auto take = Nans::replaces(from.values[at], from.cells[at], best, cell);
           best = take ? from.values[at] : best;
           cell = take ? from.cells[at] : cell;
         }
         to.values[here] = best;
         to.cells[here] = cell;
       } else {
-        to.values[here] =
-            combine(from.values[after], combine(from.values[here], from.values[before]));
+        to.values[here] = Nans::combine(from.values[after],
+                                        Nans::combine(from.values[here], from.values[before]));
       }
     }
   }
+}
+
+template <class Nans, class S, bool with_argmax>
+void widen_both(const FeatureMap& input, std::int64_t distance,
+                MultiKernelScratch<S, with_argmax>& s) {
+  widen<true, Nans>(s.best, input.height, input.width, distance, s.widened);
+  widen<false, Nans>(s.widened, input.height, input.width, distance, s.best);
 }
 
 template <class S, bool with_argmax>
@@ -85,7 +93,8 @@ void pool_multi_kernel_of(const MultiKernelParams& params, const ChannelUnit& un
   const std::int64_t cells = input.cells();
   Scratch scratch(memory);
   MultiKernelScratch<S, with_argmax> s(scratch, params);
-  load_slab<S>(input, unit, {0, static_cast<std::int32_t>(input.height)}, s.best.values);
+  const bool any_nan =
+      load_slab<1, S>(input, unit, {0, static_cast<std::int32_t>(input.height)}, s.best.values);
 
   const auto number_cells = [&] {
     if constexpr (with_argmax) {
@@ -120,8 +129,11 @@ void pool_multi_kernel_of(const MultiKernelParams& params, const ChannelUnit& un
   const auto widen_to = [&](std::int64_t size, std::int64_t wanted) {
     while (size < wanted) {
       const std::int64_t distance = std::min((wanted - size) / 2, size);
-      widen<true>(s.best, input.height, input.width, distance, s.widened);
-      widen<false>(s.widened, input.height, input.width, distance, s.best);
+      if (any_nan) {
+        widen_both<NansHandled>(input, distance, s);
+      } else {
+        widen_both<NansAbsent>(input, distance, s);
+      }
       size += 2 * distance;
     }
   };

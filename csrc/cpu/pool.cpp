@@ -141,7 +141,7 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
                         count * input.channels * pyramid.bins);
 
   // A unit copies its slab before it pools, so regions are split only as far as the threads need.
-  const std::int64_t channels_per_unit = lanes(input.dtype);
+  const std::int64_t channels_per_unit = kRegionVectors * lanes(input.dtype);
   const std::int64_t channel_units = divide_up(input.channels, channels_per_unit);
   std::int64_t images = 0;
   for (std::int64_t n = 0; n < input.batch; ++n)

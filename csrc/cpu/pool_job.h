@@ -64,6 +64,8 @@ struct MultiKernelKernels {
 
 // How many vectors of lanes a full ChannelUnit of a map holds.
 constexpr std::int64_t kChannelVectors = 4;
+// The same for a RegionUnit whose slab stays in the cache.
+constexpr std::int64_t kRegionVectors = 4;
 
 namespace baseline {
 extern const PoolKernels kPoolKernels;

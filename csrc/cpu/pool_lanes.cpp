@@ -21,6 +21,7 @@
 #include "core/max_op.h"
 #include "cpu/bin_block.h"
 #include "cpu/lanes.h"
+#include "cpu/nans.h"
 #include "cpu/pool_job.h"
 #include "cpu/slab.h"
 
@@ -59,8 +60,8 @@ struct LaneCells {
 };
 
 // One bin of `vectors` neighbouring vectors of planes. Cells come in row-major order.
-template <int vectors, bool with_argmax, bool partial, class S>
-void reduce_rectangle(const LaneCells<S>& from, Span rows, Span cols, Value<S>* value,
+template <int vectors, bool with_argmax, bool partial, class S, class Nans>
+void reduce_rectangle(const LaneCells<S>& from, Span rows, Span cols, Nans& nans, Value<S>* value,
                       Index<S>* cell) {
   const auto load_cell = [&](const S* at, int v) {
     if constexpr (partial) return load_first(at + v * kLanes<S>, from.planes, from.end);
@@ -69,41 +70,41 @@ void reduce_rectangle(const LaneCells<S>& from, Span rows, Span cols, Value<S>* 
   const S* row =
       from.data + (rows.begin - from.first_row) * from.row_stride + cols.begin * from.cell_stride;
   Value<S> best[vectors];
-  Value<S> nan[vectors];
   Index<S> best_cell[vectors];
   for (int v = 0; v < vectors; ++v) {
     best[v] = load_cell(row, v);
-    nan[v] = best[v];
     best_cell[v] = broadcast<S>(rows.begin * from.width + cols.begin);
   }
   for (std::int32_t y = rows.begin; y < rows.end; ++y, row += from.row_stride) {
     const S* at = row;
     for (std::int32_t x = cols.begin; x < cols.end; ++x, at += from.cell_stride) {
       const Index<S> here = broadcast<S>(y * from.width + x);
+      Value<S> candidate[vectors];
+      for (int v = 0; v < vectors; ++v) candidate[v] = load_cell(at, v);
+      for (int v = 0; v < vectors; v += 2) {
+        nans.note(candidate[v], candidate[vectors == 1 ? v : v + 1]);
+      }
       for (int v = 0; v < vectors; ++v) {
-        const Value<S> candidate = load_cell(at, v);
         if constexpr (with_argmax) {
-          const auto take = MaxOp::replaces(candidate, best[v]);
-          best[v] = take ? candidate : best[v];
+          const auto take = Nans::replaces(candidate[v], best[v]);
+          best[v] = take ? candidate[v] : best[v];
           best_cell[v] = take ? here : best_cell[v];
         } else {
-          // Two chains, of one short instruction each: the numbers' maximum, and the last NaN.
-          best[v] = larger(candidate, best[v]);
-          nan[v] = candidate != candidate ? candidate : nan[v];
+          best[v] = Nans::combine(candidate[v], best[v]);
         }
       }
     }
   }
   for (int v = 0; v < vectors; ++v) {
-    value[v] = with_argmax ? best[v] : combine(nan[v], best[v]);
+    value[v] = best[v];
     if constexpr (with_argmax) cell[v] = best_cell[v];
   }
 }
 
-// Every bin of the base levels, from cells whose lanes are planes.
-template <int vectors, bool with_argmax, bool partial, class S, class Block>
-void reduce_base(const PyramidView& pyramid, const Span* spans, const LaneCells<S>& from,
-                 Block& bins) {
+// Every bin of all levels, from cells whose lanes are planes.
+template <int vectors, bool with_argmax, bool partial, class S, class Block, class Nans>
+void reduce_bins(const PyramidView& pyramid, const Span* spans, const LaneCells<S>& from,
+                 Nans& nans, Block& bins) {
   for_each_bin_row(pyramid, spans, [&](const BinRow& row) {
     for (std::int64_t c = 0; c < row.bins; ++c) {
       const std::int64_t bin = row.first_bin + c;
@@ -114,9 +115,20 @@ void reduce_base(const PyramidView& pyramid, const Span* spans, const LaneCells<
       }
       bins.empty[bin] = 0;
       reduce_rectangle<vectors, with_argmax, partial>(
-          from, row.rows, cols, bins.values + bin * vectors, bins.cells + bin * vectors);
+          from, row.rows, cols, nans, bins.values + bin * vectors, bins.cells + bin * vectors);
     }
   });
+  bins.merge_derived(pyramid, nans);
+}
+
+// Calls reduce(nans) as for a map without NaN, and once more if that was wrong.
+template <class S, class Reduce>
+void reduce_checked(const Reduce& reduce) {
+  NansDetected<Value<S>> detected;
+  reduce(detected);
+  if (!detected.seen()) return;
+  NansHandled handled;
+  reduce(handled);
 }
 
 // --- contiguous maps
@@ -124,30 +136,34 @@ void reduce_base(const PyramidView& pyramid, const Span* spans, const LaneCells<
 
 // Folds `count` neighbouring rows into the best of each column so far. Lanes are columns; the last
 // vector of a row may run over into what follows, and the caller ignores those lanes.
-template <int count, bool first, bool with_argmax, class S>
-void fold_rows(const S* row, std::int64_t first_cell, std::int64_t columns, std::int64_t width,
-               const S* end, Value<S>* values, Index<S>* cells) {
+template <int count, bool first, bool with_argmax, class S, class Nans>
+void fold_rows(const S* rows, std::int64_t first_cell, std::int64_t columns, std::int64_t width,
+               const S* end, Nans& nans, Value<S>* values, Index<S>* cells) {
   constexpr int n = kLanes<S>;
   const Index<S> lane = iota<Index<S>>();
   for (std::int64_t x = 0; x < columns; x += n) {
     const bool whole = x + n <= columns;
-    const auto load_row = [&](int r) {
-      const S* at = row + r * width + x;
-      return whole ? load(at) : load_first(at, columns - x, end);
-    };
-    Value<S> best = first ? load_row(0) : values[x / n];
+    Value<S> row[count];
+#pragma GCC unroll 4
+    for (int r = 0; r < count; ++r) {
+      const S* at = rows + r * width + x;
+      row[r] = whole ? load(at) : load_first(at, columns - x, end);
+      __builtin_prefetch(at + 4 * width);  // jumps between rows and planes hide what comes next
+    }
+#pragma GCC unroll 2
+    for (int r = 0; r < count; r += 2) nans.note(row[r], row[r + 1 < count ? r + 1 : r]);
+    Value<S> best = first ? row[0] : values[x / n];
     [[maybe_unused]] Index<S> best_cell;
     if constexpr (with_argmax)
       best_cell = first ? lane + broadcast<S>(first_cell + x) : cells[x / n];
 #pragma GCC unroll 4
     for (int r = first ? 1 : 0; r < count; ++r) {
-      const Value<S> candidate = load_row(r);
       if constexpr (with_argmax) {
-        const auto take = MaxOp::replaces(candidate, best);
-        best = take ? candidate : best;
+        const auto take = Nans::replaces(row[r], best);
+        best = take ? row[r] : best;
         best_cell = take ? lane + broadcast<S>(first_cell + r * width + x) : best_cell;
       } else {
-        best = combine(candidate, best);
+        best = Nans::combine(row[r], best);
       }
     }
     values[x / n] = best;
@@ -158,12 +174,14 @@ void fold_rows(const S* row, std::int64_t first_cell, std::int64_t columns, std:
 // The best of each column over `rows` of one plane, for `columns` columns from `first_column` on.
 // Four rows at a time: memory is read along the rows, and the running best is reloaded once per
 // four.
-template <bool with_argmax, class S>
+template <bool with_argmax, class S, class Nans>
 void reduce_rows(const S* plane, std::int64_t width, Span rows, std::int64_t first_column,
-                 std::int64_t columns, const S* end, Value<S>* values, Index<S>* cells) {
+                 std::int64_t columns, const S* end, Nans& nans, Value<S>* values,
+                 Index<S>* cells) {
   const auto fold = [&](auto count, auto first, std::int32_t y) {
     const std::int64_t cell = y * width + first_column;
-    fold_rows<count, first, with_argmax>(plane + cell, cell, columns, width, end, values, cells);
+    fold_rows<count, first, with_argmax>(plane + cell, cell, columns, width, end, nans, values,
+                                         cells);
   };
   const auto fold_few = [&](std::int32_t count, auto first, std::int32_t y) {
     switch (count) {
@@ -184,19 +202,19 @@ void reduce_rows(const S* plane, std::int64_t width, Span rows, std::int64_t fir
 
 // The best of neighbouring columns of a transposed row of columns. Cells do not come in row-major
 // order.
-template <bool with_argmax, class S>
-void reduce_columns(const Value<S>* values, const Index<S>* cells, std::int64_t begin,
-                    std::int64_t end, Value<S>* value, Index<S>* cell) {
+template <class S, bool with_argmax, class Nans>
+void reduce_columns(Nans /*nans*/, const Value<S>* values, const Index<S>* cells,
+                    std::int64_t begin, std::int64_t end, Value<S>* value, Index<S>* cell) {
   Value<S> best = values[begin];
   [[maybe_unused]] Index<S> best_cell;
   if constexpr (with_argmax) best_cell = cells[begin];
   for (std::int64_t x = begin + 1; x < end; ++x) {
     if constexpr (with_argmax) {
-      const auto take = MaxOp::replaces(values[x], cells[x], best, best_cell);
+      const auto take = Nans::replaces(values[x], cells[x], best, best_cell);
       best = take ? values[x] : best;
       best_cell = take ? cells[x] : best_cell;
     } else {
-      best = combine(values[x], best);
+      best = Nans::combine(values[x], best);
     }
   }
   *value = best;
@@ -234,22 +252,20 @@ void transpose_rows(const V* rows, std::int64_t vectors, std::int64_t used_rows,
   }
 }
 
-template <class S, bool with_argmax>
-void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
+template <class S, bool with_argmax, class Nans>
+void reduce_planes(const MapJob& job, const PlaneUnit& unit, Nans& nans,
+                   PlaneScratch<S, with_argmax>& s) {
   const FeatureMap& input = job.params.input;
-  const PyramidView& pyramid = job.params.pyramid;
   const S* const data = static_cast<const S*>(input.data);
   const S* const end = data + input.batch * input.channels * input.cells();
-  Scratch scratch(memory);
-  PlaneScratch<S, with_argmax> s(scratch, job);
-
-  for_each_bin_row(pyramid, job.spans, [&](const BinRow& row) {
+  for_each_bin_row(job.params.pyramid, job.spans, [&](const BinRow& row) {
     const std::int64_t first_column = row.cols[0].begin;
     const std::int64_t columns = row.cols[row.bins - 1].end - first_column;
     const std::int64_t vectors = (columns + kLanes<S> - 1) / kLanes<S>;
     for (std::int64_t lane = 0; lane < unit.planes; ++lane) {
       reduce_rows<with_argmax>(data + (unit.first_plane + lane) * input.cells(), input.width,
-                               row.rows, first_column, columns, end, s.row_values + lane * vectors,
+                               row.rows, first_column, columns, end, nans,
+                               s.row_values + lane * vectors,
                                with_argmax ? s.row_cells + lane * vectors : nullptr);
     }
     transpose_rows(s.row_values, vectors, unit.planes, s.column_values);
@@ -258,13 +274,21 @@ void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
     }
     for (std::int64_t c = 0; c < row.bins; ++c) {
       const std::int64_t bin = row.first_bin + c;
-      reduce_columns<with_argmax, S>(
-          s.column_values, s.column_cells, row.cols[c].begin - first_column,
+      reduce_columns<S, with_argmax>(
+          nans, s.column_values, s.column_cells, row.cols[c].begin - first_column,
           row.cols[c].end - first_column, s.bins.values + bin, s.bins.cells + bin);
       s.bins.empty[bin] = 0;
     }
   });
-  s.bins.merge_derived(pyramid);
+  s.bins.merge_derived(job.params.pyramid, nans);
+}
+
+template <class S, bool with_argmax>
+void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
+  const FeatureMap& input = job.params.input;
+  Scratch scratch(memory);
+  PlaneScratch<S, with_argmax> s(scratch, job);
+  reduce_checked<S>([&](auto& nans) { reduce_planes(job, unit, nans, s); });
 
   // Planes of one image are written together; a unit may hold the end of one image and the start of
   // the next.
@@ -274,8 +298,8 @@ void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
     const std::int64_t left_in_image = input.channels - channel;
     const std::int64_t left_in_unit = unit.planes - lane;
     const std::int64_t planes = left_in_image < left_in_unit ? left_in_image : left_in_unit;
-    s.bins.write(pyramid, input.channels, image, channel, 0, static_cast<int>(lane), planes,
-                 static_cast<S*>(job.params.output), job.params.argmax);
+    s.bins.write(job.params.pyramid, input.channels, image, channel, 0, static_cast<int>(lane),
+                 planes, static_cast<S*>(job.params.output), job.params.argmax);
     lane += planes;
   }
 }
@@ -305,8 +329,9 @@ void pool_channel_vectors(const MapJob& job, const ChannelUnit& unit, void* memo
                            input.width,
                            unit.channels,
                            data + input.batch * input.cells() * input.channels};
-  reduce_base<vectors, with_argmax, partial>(job.params.pyramid, job.spans, cells, bins);
-  bins.merge_derived(job.params.pyramid);
+  reduce_checked<S>([&](auto& nans) {
+    reduce_bins<vectors, with_argmax, partial>(job.params.pyramid, job.spans, cells, nans, bins);
+  });
   for (int v = 0; v < vectors; ++v) {
     const std::int64_t planes = partial ? unit.channels : kLanes<S>;
     bins.write(job.params.pyramid, input.channels, unit.image, unit.first_channel + v * kLanes<S>,
@@ -347,49 +372,74 @@ void pool_channels(const MapJob& job, const ChannelUnit& unit, void* scratch) {
 // --- regions
 // -----------------------------------------------------------------------------------------------------
 
-template <class S, bool with_argmax>
+template <class S, int vectors, bool with_argmax>
 struct RegionScratch {
-  Value<S>* slab;  // [cells], rounded up to whole squares of lanes
-  BinBlock<S, 1, with_argmax> bins;
+  Value<S>* slab;  // [cells][vectors], cells rounded up to whole squares of lanes
+  BinBlock<S, vectors, with_argmax> bins;
 
   RegionScratch(Scratch& scratch, const RegionJob& job)
       : slab(scratch.take<Value<S>>((job.most_map_rows * job.params.input.width + kLanes<S> - 1) /
-                                    kLanes<S> * kLanes<S>)),
+                                    kLanes<S> * kLanes<S> * vectors)),
         bins(scratch, job.params.pyramid.bins) {}
 };
 
-template <class S, bool with_argmax>
-void pool_regions_of(const RegionJob& job, const RegionUnit& unit, void* memory) {
+template <class S, int vectors, bool with_argmax>
+void pool_region_vectors(const RegionJob& job, const RegionUnit& unit, void* memory) {
   using T = ComputeType<S>;
   const FeatureMap& input = job.params.input;
   const PyramidView& pyramid = job.params.pyramid;
   Scratch scratch(memory);
-  RegionScratch<S, with_argmax> s(scratch, job);
+  RegionScratch<S, vectors, with_argmax> s(scratch, job);
   const Span rows = unit.map_rows;
-  load_slab<S>(input, unit.planes, rows, s.slab);
+  const bool any_nan = load_slab<vectors, S>(input, unit.planes, rows, s.slab);
   const T* const slab = reinterpret_cast<const T*>(s.slab);
+  constexpr std::int64_t kCell = kLanes<S> * vectors;
   const LaneCells<T> cells{slab,
                            rows.begin,
-                           input.width * kLanes<S>,
-                           kLanes<S>,
+                           input.width * kCell,
+                           kCell,
                            input.width,
                            kLanes<S>,
-                           slab + (rows.end - rows.begin) * input.width * kLanes<S>};
+                           slab + (rows.end - rows.begin) * input.width * kCell};
   for (std::int64_t k = unit.first_row; k < unit.end_row; ++k) {
     const std::int64_t row = job.rows[k];
-    reduce_base<1, with_argmax, false>(pyramid, job.spans + row * pyramid.spans, cells, s.bins);
-    s.bins.merge_derived(pyramid);
-    s.bins.write(pyramid, input.channels, row, unit.planes.first_channel, 0, 0,
-                 unit.planes.channels, static_cast<S*>(job.params.output), job.params.argmax);
+    const Span* const spans = job.spans + row * pyramid.spans;
+    if (any_nan) {
+      NansHandled nans;
+      reduce_bins<vectors, with_argmax, false>(pyramid, spans, cells, nans, s.bins);
+    } else {
+      NansAbsent nans;
+      reduce_bins<vectors, with_argmax, false>(pyramid, spans, cells, nans, s.bins);
+    }
+    for (int v = 0; v < vectors; ++v) {
+      const std::int64_t first = v * kLanes<S>;
+      const std::int64_t left = unit.planes.channels - first;
+      s.bins.write(pyramid, input.channels, row, unit.planes.first_channel + first, v, 0,
+                   left < kLanes<S> ? left : kLanes<S>, static_cast<S*>(job.params.output),
+                   job.params.argmax);
+    }
   }
 }
 
-std::size_t region_scratch(const RegionJob& job) { return scratch_of<RegionScratch>(job); }
+template <class S, bool with_argmax>
+using WidestRegionScratch = RegionScratch<S, kRegionVectors, with_argmax>;
+
+std::size_t region_scratch(const RegionJob& job) { return scratch_of<WidestRegionScratch>(job); }
 
 void pool_regions(const RegionJob& job, const RegionUnit& unit, void* scratch) {
   dispatch(job.params.input.dtype, job.params.argmax != nullptr,
            [&](auto storage, auto with_argmax) {
-             pool_regions_of<decltype(storage), with_argmax>(job, unit, scratch);
+             using S = decltype(storage);
+             if (unit.planes.channels == kRegionVectors * kLanes<S>) {
+               return pool_region_vectors<S, kRegionVectors, with_argmax>(job, unit, scratch);
+             }
+             RegionUnit part = unit;
+             const std::int64_t end = unit.planes.first_channel + unit.planes.channels;
+             for (; part.planes.first_channel < end; part.planes.first_channel += kLanes<S>) {
+               const std::int64_t left = end - part.planes.first_channel;
+               part.planes.channels = left < kLanes<S> ? left : kLanes<S>;
+               pool_region_vectors<S, 1, with_argmax>(job, part, scratch);
+             }
            });
 }
 

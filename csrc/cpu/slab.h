@@ -8,6 +8,7 @@
 #include "core/dispatch.h"
 #include "core/params.h"
 #include "cpu/lanes.h"
+#include "cpu/nans.h"
 #include "cpu/pool_job.h"
 
 #ifndef SPP_ISA
@@ -32,32 +33,42 @@ Index<S> broadcast(std::int64_t cell) {
   return Index<S>{} + static_cast<std::remove_cv_t<Element>>(cell);
 }
 
-// Copies rows of a unit's planes into slab[cells][lanes]; lanes without a plane hold anything.
-template <class S>
-void load_slab(const FeatureMap& input, const ChannelUnit& unit, Span rows, Value<S>* slab) {
+// Copies rows of a unit's planes into slab[cells][vectors] of lanes, and says whether a NaN is among
+// them. Lanes without a plane hold anything.
+template <int vectors, class S>
+bool load_slab(const FeatureMap& input, const ChannelUnit& unit, Span rows, Value<S>* slab) {
   constexpr int n = kLanes<S>;
   const S* const data = static_cast<const S*>(input.data);
   const S* const image = data + unit.image * input.channels * input.cells();
   const S* const end = data + input.batch * input.channels * input.cells();
   const std::int64_t cells = (rows.end - rows.begin) * input.width;
   const std::int64_t first_cell = rows.begin * input.width;
-  if (input.layout == Layout::kChannelsLast) {
-    const S* at = image + first_cell * input.channels + unit.first_channel;
-    for (std::int64_t cell = 0; cell < cells; ++cell, at += input.channels) {
-      slab[cell] = unit.channels == n ? load(at) : load_first(at, unit.channels, end);
+  NansDetected<Value<S>> nans;
+  for (int v = 0; v < vectors; ++v) {
+    const std::int64_t first_channel = unit.first_channel + v * n;
+    const std::int64_t channels = unit.channels - v * n < n ? unit.channels - v * n : n;
+    if (input.layout == Layout::kChannelsLast) {
+      const S* at = image + first_cell * input.channels + first_channel;
+      for (std::int64_t cell = 0; cell < cells; ++cell, at += input.channels) {
+        const Value<S> lanes = channels == n ? load(at) : load_first(at, channels, end);
+        nans.note(lanes, lanes);
+        slab[cell * vectors + v] = lanes;
+      }
+      continue;
     }
-    return;
-  }
-  for (std::int64_t cell = 0; cell < cells; cell += n) {
-    Value<S> square[n];
-    for (int lane = 0; lane < n; ++lane) {
-      const std::int64_t channel = unit.first_channel + (lane < unit.channels ? lane : 0);
-      const S* at = image + channel * input.cells() + first_cell + cell;
-      square[lane] = cell + n <= cells ? load(at) : load_first(at, cells - cell, end);
+    for (std::int64_t cell = 0; cell < cells; cell += n) {
+      Value<S> square[n];
+      for (int lane = 0; lane < n; ++lane) {
+        const std::int64_t channel = first_channel + (lane < channels ? lane : 0);
+        const S* at = image + channel * input.cells() + first_cell + cell;
+        square[lane] = cell + n <= cells ? load(at) : load_first(at, cells - cell, end);
+      }
+      for (int lane = 0; lane < n; lane += 2) nans.note(square[lane], square[lane + 1]);
+      transpose(square);
+      for (int x = 0; x < n; ++x) slab[(cell + x) * vectors + v] = square[x];
     }
-    transpose(square);
-    for (int x = 0; x < n; ++x) slab[cell + x] = square[x];
   }
+  return nans.seen();
 }
 
 }  // namespace

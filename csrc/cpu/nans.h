@@ -1,0 +1,64 @@
+// What a lane kernel does about NaN. A NaN beats every number, which costs as much to look after as
+// the maximum itself, and hardly any map has one. So maps are pooled as if there were none, each
+// value also being compared to see whether there was; and only where there was, pooled again by the
+// whole rule.
+//
+// Each of these offers the same: `note` for every value read, and MaxOp's `replaces` and `combine`.
+#pragma once
+
+#include "core/max_op.h"
+#include "cpu/lanes.h"
+
+namespace spp_ext::cpu::SPP_ISA {
+namespace {
+
+// The whole rule.
+struct NansHandled {
+  template <class V>
+  static SPP_HOST_DEVICE void note(V /*a*/, V /*b*/) {}
+  template <class V>
+  static SPP_HOST_DEVICE auto replaces(V candidate, V best) {
+    return MaxOp::replaces(candidate, best);
+  }
+  template <class V, class I>
+  static SPP_HOST_DEVICE auto replaces(V candidate, I candidate_cell, V best, I best_cell) {
+    return MaxOp::replaces(candidate, candidate_cell, best, best_cell);
+  }
+  template <class V>
+  static SPP_HOST_DEVICE V combine(V candidate, V best) {
+    const V greater = larger(candidate, best);
+    return candidate != candidate ? candidate : greater;
+  }
+};
+
+// For values none of which is NaN.
+struct NansAbsent {
+  template <class V>
+  static SPP_HOST_DEVICE void note(V /*a*/, V /*b*/) {}
+  template <class V>
+  static SPP_HOST_DEVICE auto replaces(V candidate, V best) {
+    return candidate > best;
+  }
+  template <class V, class I>
+  static SPP_HOST_DEVICE auto replaces(V candidate, I candidate_cell, V best, I best_cell) {
+    return (candidate > best) | ((candidate == best) & (candidate_cell < best_cell));
+  }
+  template <class V>
+  static SPP_HOST_DEVICE V combine(V candidate, V best) {
+    return larger(candidate, best);
+  }
+};
+
+// The same, and finds out whether that was so.
+template <class V>
+class NansDetected : public NansAbsent {
+ public:
+  SPP_HOST_DEVICE void note(V a, V b) { seen_ |= unordered(a, b); }
+  bool seen() const { return any(seen_); }
+
+ private:
+  Flags<V> seen_{};
+};
+
+}  // namespace
+}  // namespace spp_ext::cpu::SPP_ISA
