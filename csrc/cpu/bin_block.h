@@ -55,6 +55,7 @@ void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int firs
     if (count == 1) return write_whole_runs<1>(bins, stride, run);
     if (count == 4) return write_whole_runs<4>(bins, stride, run);
   }
+  if (count == 1 && first_lane == 0) return store_first(run, bins[0], planes);
   E* const end = run + planes * count;
   V square[n];
   if (count < n) {

@@ -149,12 +149,13 @@ SPP_HOST_DEVICE void store(std::int32_t* to, Index<double> lanes) {
   std::memcpy(to, &narrow, sizeof(narrow));
 }
 
+// The first `count` lanes, of which there is at least one.
 template <class V, class E>
 SPP_HOST_DEVICE void store_first(E* to, V lanes, std::int64_t count) {
   E elements[sizeof(V) / sizeof(lanes[0])];
   store(elements, lanes);
 #if defined(__AVX512BW__)
-  const __mmask64 bytes = (__mmask64{1} << (count * std::int64_t{sizeof(E)})) - 1;
+  const __mmask64 bytes = ~__mmask64{0} >> (64 - count * std::int64_t{sizeof(E)});
   if constexpr (sizeof(elements) == 64) {
     _mm512_mask_storeu_epi8(to, bytes, load_bits<__m512i>(elements));
   } else {

@@ -141,11 +141,13 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
                         count * input.channels * pyramid.bins);
 
   // A unit copies its slab before it pools, so regions are split only as far as the threads need.
-  const std::int64_t channels_per_unit = kRegionVectors * lanes(input.dtype);
-  const std::int64_t channel_units = divide_up(input.channels, channels_per_unit);
   std::int64_t images = 0;
   for (std::int64_t n = 0; n < input.batch; ++n)
     images += by_image.begin[n] < by_image.begin[n + 1];
+  const std::int64_t wide = kRegionVectors * lanes(input.dtype);
+  const bool enough = images * divide_up(input.channels, wide) >= executor.threads;
+  const std::int64_t channels_per_unit = enough ? wide : lanes(input.dtype);
+  const std::int64_t channel_units = divide_up(input.channels, channels_per_unit);
   const std::int64_t parts = divide_up(executor.threads * kUnitsPerThread,
                                        std::max<std::int64_t>(images * channel_units, 1));
   std::vector<RegionUnit> units;

@@ -62,9 +62,9 @@ struct MultiKernelKernels {
   void (*pool)(const MultiKernelParams&, const ChannelUnit&, void* scratch);
 };
 
-// How many vectors of lanes a full ChannelUnit of a map holds.
+// How many vectors of lanes a full ChannelUnit of a map holds, and a full RegionUnit: the loops over
+// a bin's cells, whose lengths the processor cannot foresee, then serve all of them.
 constexpr std::int64_t kChannelVectors = 4;
-// The same for a RegionUnit whose slab stays in the cache.
 constexpr std::int64_t kRegionVectors = 4;
 
 namespace baseline {
