@@ -190,7 +190,7 @@ def instructions(options: argparse.Namespace) -> int:
         setup = (
             "from benchmarks import baselines, cases\n"
             f"case = next(case for case in cases.cases('cpu') if case.name == {case.name!r})\n"
-            "call = baselines.step(case, baselines.ours(baselines.boxes(case, 'cpu')), 'cpu')\ncall()"
+            "call = baselines.step(case, baselines.ours(case, baselines.boxes(case, 'cpu')), 'cpu')\ncall()"
         )
         timer = Timer("call()", setup=setup, num_threads=1)
         stats = timer.collect_callgrind(number=options.calls, collect_baseline=False)

@@ -1,6 +1,6 @@
 """Who runs in a case: spp_ext, the peers that compute the same, spp_ext on other terms, and the floors.
 
-    peers   torch           F.adaptive_max_pool2d at every level, then cat
+    peers   torch           F.adaptive_max_pool2d at every level, then cat; F.max_pool2d of every kernel size, then cat
             torchvision     torchvision.ops.roi_pool at every level, then cat
             torch slices    "torch" on the slice of each region, where torchvision is missing or has no such kernel;
                             on a sample of the regions, its time scaled up
@@ -23,10 +23,12 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import spp_ext
@@ -87,7 +89,7 @@ def step(case: Case, pool: Pool, device: str, rows: int | None = None) -> Callab
     maps = _maps(case, device, gradient=case.kind != FORWARD)
     if case.kind != WITH_BACKWARD:
         return lambda: pool(maps())
-    shape = (case.output_shape[0] if rows is None else rows, case.output_shape[1])
+    shape = (case.output_shape[0] if rows is None else rows, *case.output_shape[1:])
     grad_output = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device, getattr(torch, case.dtype))
 
     def run() -> Tensor:
@@ -97,8 +99,10 @@ def step(case: Case, pool: Pool, device: str, rows: int | None = None) -> Callab
     return run
 
 
-def ours(rois: Tensor | None) -> Pool:
-    """spp_ext's op, over the whole map if there are no boxes."""
+def ours(case: Case, rois: Tensor | None) -> Pool:
+    """spp_ext's op for a case, over the whole map if there are no boxes."""
+    if case.kernel_sizes:
+        return lambda map: spp_ext.ops.multi_kernel_max_pool2d(map, case.kernel_sizes)
     if rois is None:
         return lambda map: spp_ext.spatial_pyramid_pool(map, LEVELS)
     return lambda map: spp_ext.roi_spatial_pyramid_pool(map, rois, LEVELS, 1 / STRIDE)
@@ -106,6 +110,10 @@ def ours(rois: Tensor | None) -> Pool:
 
 def _peers(case: Case, rois: Tensor | None) -> Iterator[tuple[str, Pool, Tensor | slice]]:
     """Name, function, and which rows of the output it computes, the best peer first."""
+    if case.kernel_sizes:
+        pools = [partial(F.max_pool2d, kernel_size=size, stride=1, padding=size // 2) for size in case.kernel_sizes]
+        yield "torch", lambda map: torch.cat([map, *(pool(map) for pool in pools)], 1), slice(None)
+        return
     if rois is None:
         yield "torch", lambda map: compose(map, LEVELS), slice(None)
         return
@@ -133,20 +141,20 @@ def _peers(case: Case, rois: Tensor | None) -> Iterator[tuple[str, Pool, Tensor 
 def _own(case: Case, rois: Tensor | None, device: str) -> Iterator[tuple[str, Contender]]:
     """spp_ext on the other terms that the case's targets name."""
     if "values only" in case.targets:
-        yield "values only", Contender(step(replace(case, kind=FORWARD), ours(rois), device), "own")
+        yield "values only", Contender(step(replace(case, kind=FORWARD), ours(case, rois), device), "own")
     if "float32" in case.targets:
-        yield "float32", Contender(step(replace(case, dtype="float32"), ours(rois), device), "own")
+        yield "float32", Contender(step(replace(case, dtype="float32"), ours(case, rois), device), "own")
     if "64th" in case.targets and rois is not None:
         part = rois[: len(rois) // PART]
-        yield "64th", Contender(step(case, ours(part), device, len(part)), "own", len(part) / len(rois))
+        yield "64th", Contender(step(case, ours(case, part), device, len(part)), "own", len(part) / len(rois))
     elif "64th" in case.targets:
         part = replace(case, shape=(case.shape[0] // PART, *case.shape[1:]))
-        yield "64th", Contender(step(part, ours(None), device), "own", part.shape[0] / case.shape[0])
+        yield "64th", Contender(step(part, ours(part, None), device), "own", part.shape[0] / case.shape[0])
 
 
 def _floors(case: Case, device: str) -> Iterator[tuple[str, Callable[[], Tensor]]]:
     dtype = getattr(torch, case.dtype)
-    if case.regions:
+    if case.writes_more:
         outputs = _rotating(lambda: torch.empty(case.output_shape, dtype=dtype, device=device), device)
         yield "fill", lambda: outputs().fill_(1)
         yield "full", lambda: torch.full(case.output_shape, 1.0, dtype=dtype, device=device)
@@ -175,10 +183,10 @@ def contenders(case: Case, device: str = "cpu", compile: bool = False) -> tuple[
     """
     global _compiling
     rois = boxes(case, device)
-    found = {"spp_ext": Contender(step(case, ours(rois), device), "ours")}
+    found = {"spp_ext": Contender(step(case, ours(case, rois), device), "ours")}
     omitted: dict[str, str] = {}
     map = _maps(case, device, gradient=False)()
-    expected = ours(rois)(map)
+    expected = ours(case, rois)(map)
 
     def add(name: str, make: Callable[[], Pool], rows: Tensor | slice) -> bool:
         try:

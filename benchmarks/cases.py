@@ -32,18 +32,24 @@ class Case:
     kind: Kind = "forward"
     dtype: Literal["float32", "bfloat16"] = "float32"
     layout: Literal["contiguous", "channels_last"] = "contiguous"
+    kernel_sizes: tuple[int, ...] = ()  # of stride-1 pools, where there are no levels
     targets: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Unique; says everything that differs from a forward pass over a contiguous float32 map."""
-        regions = f" K={self.regions}" if self.regions else ""
-        name = f"{self.source}: {'x'.join(map(str, self.shape))}{regions} {self.kind}"
+        what = f" K={self.regions}" if self.regions else ""
+        if self.kernel_sizes:
+            what = f" kernels {', '.join(map(str, self.kernel_sizes))}"
+        name = f"{self.source}: {'x'.join(map(str, self.shape))}{what} {self.kind}"
         return ", ".join([name, *(word for word in (self.dtype, self.layout) if word not in ("float32", "contiguous"))])
 
     @property
-    def output_shape(self) -> tuple[int, int]:
-        return self.regions or self.shape[0], self.shape[1] * BINS
+    def output_shape(self) -> tuple[int, ...]:
+        n, c, h, w = self.shape
+        if self.kernel_sizes:
+            return n, (1 + len(self.kernel_sizes)) * c, h, w
+        return self.regions or n, c * BINS
 
     @property
     def bytes(self) -> int:
@@ -62,9 +68,14 @@ class Case:
 
     def floor(self, device: str) -> str:
         """Which of the floors the report sets beside the time."""
-        if self.regions and self.kind == FORWARD:
+        if self.writes_more and self.kind == FORWARD:
             return "full" if device == "cpu" else "fill"
-        return "amax" if device == "cpu" and not self.regions and self.kind != WITH_BACKWARD else "copy"
+        return "amax" if device == "cpu" and not self.writes_more and self.kind != WITH_BACKWARD else "copy"
+
+    @property
+    def writes_more(self) -> bool:
+        """Whether the output is what most of the time must go to."""
+        return bool(self.regions or self.kernel_sizes)
 
 
 def proposals(count: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -98,6 +109,10 @@ OTHER_MAPS = (
 )
 REGIONS = Case("conv5, 600x800 px", (1, 256, 38, 50), regions=2000)
 FEW_REGIONS = replace(REGIONS, regions=300)
+YOLO = tuple(
+    Case(source, shape, kernel_sizes=(5, 9, 13))
+    for source, shape in (("YOLO SPP, 640 px", (1, 512, 20, 20)), ("YOLO SPP, batch of 8", (8, 256, 40, 40)))
+)
 VGG_REGIONS = Case("VGG conv5, 600x1000 px", (1, 512, 38, 63), regions=300)
 
 
@@ -118,6 +133,12 @@ def _cpu_cases() -> list[Case]:
             replace(case, kind=WITH_BACKWARD, targets={"torch": 12}),
             replace(case, dtype="bfloat16", targets={"float32": 1, **against_torch}),
             replace(last, dtype="bfloat16", targets={"float32": 1, "torch": 3}),
+        ]
+    for case in YOLO:
+        cases += [
+            replace(case, targets={"torch": 30}),
+            replace(case, layout="channels_last", targets={"torch": 5}),
+            replace(case, kind=WITH_BACKWARD),
         ]
     return cases + [
         replace(ZF5_BATCH, source="ZF-5 conv5, 224 px, batch of 64", shape=(64, 256, 13, 13), targets={"64th": 0.8}),
@@ -141,6 +162,8 @@ def _cuda_cases() -> list[Case]:
             for dtype in ("float32", "bfloat16"):
                 case = replace(large, layout=layout, dtype=dtype, targets={"copy": 0.85})
                 cases += [case, replace(case, kind=WITH_BACKWARD, targets={"copy": 0.7})]
+    for case in YOLO:
+        cases += [case, replace(case, layout="channels_last"), replace(case, kind=WITH_BACKWARD)]
     large_map = Case("stride 16, 1024 px", (1, 512, 64, 64), regions=2000)
     for regions in (FEW_REGIONS, REGIONS, replace(large_map, regions=300), large_map):
         case = replace(regions, targets={"fill": 0.7, "torchvision": 10})

@@ -86,12 +86,12 @@ def peers(rows: Iterable[Row]) -> list[str]:
 def table(rows: Sequence[Row]) -> list[list[str]]:
     """A heading and one line of cells for each row."""
     names = peers(rows)
-    lines = [["case", "threads", "ms", *names, "floor", "of floor", "GB/s", "extra MB"]]
+    lines = [["case", "threads", "ms", *names, "1 thread", "floor", "of floor", "GB/s", "extra MB"]]
     for row in rows:
         extra = row["memory"].get("spp_ext", {}).get("extra")
-        fraction = f"{row['floor_fraction']:.0%}{'*' if set(row['missed']) - set(names) else ''}"
+        fraction = f"{row['floor_fraction']:.0%}{'*' if set(row['missed']) - {*names, '1 thread'} else ''}"
         cells = [row["case"], str(row["threads"] or "-"), _time(row["times"]["spp_ext"]["median"])]
-        cells += [_ratio(row, name) for name in names]
+        cells += [_ratio(row, name) for name in [*names, "1 thread"]]
         cells += [row["floor"], fraction, f"{row['gigabytes_per_second']:.3g}"]
         lines.append([*cells, "-" if extra is None else f"{extra / 1e6:.2f}"])
     return lines
@@ -130,8 +130,9 @@ def as_markdown(lines: Sequence[Sequence[str]]) -> str:
 
 LEGEND = (
     "ms: median of spp_ext. Under a peer's name: its time / ours, both medians of one interleaved run; ~ where it ran "
-    "on a sample of the regions. Of floor: the floor's time / ours. GB/s: the bytes that must move / our time. Extra "
-    "MB: held at the peak of a call beyond its results. *: a target is missed, as said below."
+    "on a sample of the regions. 1 thread: our time on one / ours here. Of floor: the floor's time / ours. GB/s: the "
+    "bytes that must move / our time. Extra MB: held at the peak of a call beyond its results. *: a target is missed, "
+    "as said below."
 )
 
 
@@ -265,7 +266,7 @@ def readme_section(results: Mapping[str, Result], picture: str) -> str:
         for result in (cpu, gpu)
         if result
     ]
-    missed = misses(rows + list(gpu["rows"] if gpu else []))
+    missed = misses(list(cpu["rows"]) + list(gpu["rows"] if gpu else []))
     return "\n\n".join(
         [
             f"![Times of spp_ext, its peers and the floors]({picture})",

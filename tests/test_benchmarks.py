@@ -169,6 +169,12 @@ def test_bytes_that_must_move(suite, regions, kind, dtype, expected):
     assert suite.Case("a map", (16, 256, 13, 13), regions, kind, dtype).bytes == expected
 
 
+def test_bytes_that_stride_1_pools_must_move(suite):
+    case = suite.Case("a map", (2, 3, 5, 7), kernel_sizes=(3, 5))
+    assert case.output_shape == (2, 9, 5, 7)
+    assert case.bytes == 4 * 210 + 4 * 630
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_names_are_unique_and_targets_name_contenders(suite, device):
     cases = suite.cases(device)
