@@ -220,6 +220,20 @@ def test_one_large_region_on_a_large_map(layout, two_threads):
     check(x, rois_of((3, 5, 120, 111)), (1, 2, 3, 6), 1.0, ["roi_pool"])
 
 
+@pytest.mark.parametrize("channels", [64, 130])  # runs that start on cache lines, and runs that do not
+def test_an_output_too_large_for_the_caches(channels, dtype, layout, two_threads):
+    x = lay_out(gaussian((2, channels, 9, 11), dtype), layout)
+    count = 10_000_000 // (channels * 50 * x.element_size())
+    rois = random_rois(count, 2, 9, 11)
+    values, argmax = spp_ext.roi_spatial_pyramid_pool(x, rois, return_indices=True)
+    assert_same(spp_ext.roi_spatial_pyramid_pool(x, rois), values)
+    for part in range(0, count, 100):  # small enough to stay in them
+        some = slice(part, part + 100)
+        expected, cells = spp_ext.roi_spatial_pyramid_pool(x, rois[some], return_indices=True)
+        assert_same(values[some], expected)
+        assert torch.equal(argmax[some], cells)
+
+
 def test_a_region_is_pooled_like_the_map_cut_out(dtype):
     x = make_map("nan", (2, 5, 20, 23), dtype)
     for roi in random_rois(40, 2, 20, 23, seed=4).tolist():

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "core/max_op.h"
 #include "core/params.h"
@@ -84,17 +85,21 @@ void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int firs
   }
 }
 
+constexpr std::int64_t kStageBytes = 4096;  // an ordinary level's, well inside the first cache
+
 template <class S, int vectors, bool with_argmax>
 struct BinBlock {
   Value<S>* values;  // [B][vectors]
   Index<S>* cells;   // [B][vectors], flat index of the cell a value came from
   std::uint8_t*
-      empty;  // [B], whether a bin has no cell; the same for all lanes, since it is geometry
+      empty;    // [B], whether a bin has no cell; the same for all lanes, since it is geometry
+  char* stage;  // [kStageBytes], where runs are put together before they are streamed
 
   BinBlock(Scratch& scratch, std::int64_t bins)
       : values(scratch.take<Value<S>>(bins * vectors)),
         cells(with_argmax ? scratch.take<Index<S>>(bins * vectors) : nullptr),
-        empty(scratch.take<std::uint8_t>(bins)) {}
+        empty(scratch.take<std::uint8_t>(bins)),
+        stage(scratch.take<char>(kStageBytes)) {}
 
   void set_empty(std::int64_t bin) {
     empty[bin] = 1;
@@ -119,20 +124,30 @@ struct BinBlock {
     }
   }
 
-  // Writes `planes` lanes of vector `v` from `first_lane` on: planes that follow one another in one image, the first
-  // of which is channel `first_channel` of output row `row`. `first_lane` is the lane of that first
-  // plane.
+  // Writes `planes` lanes of vector `v` from `first_lane` on: planes that follow one another in one
+  // image, the first of which is channel `first_channel` of output row `row`. With `streams` past the
+  // caches, which the caller then has to finish.
   void write(const PyramidView& pyramid, std::int64_t channels, std::int64_t row,
              std::int64_t first_channel, int v, int first_lane, std::int64_t planes, S* output,
-             std::int32_t* argmax) const {
+             std::int32_t* argmax, bool streams = false) const {
     for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
       const Level& level = pyramid.levels[i];
+      const auto write_level = [&](const auto* bins, auto* run) {
+        using E = std::remove_reference_t<decltype(*run)>;
+        const std::int64_t count = level.bins * planes;
+        if (streams && count * static_cast<std::int64_t>(sizeof(E)) <= kStageBytes) {
+          E* const staged = reinterpret_cast<E*>(stage);
+          write_runs(bins, vectors, level.bins, first_lane, planes, staged);
+          stream(run, staged, count);
+        } else {
+          write_runs(bins, vectors, level.bins, first_lane, planes, run);
+        }
+      };
       const std::int64_t at =
           row * channels * pyramid.bins + level.first_bin * channels + first_channel * level.bins;
       const std::int64_t first = level.first_bin * vectors + v;
-      write_runs(values + first, vectors, level.bins, first_lane, planes, output + at);
-      if constexpr (with_argmax)
-        write_runs(cells + first, vectors, level.bins, first_lane, planes, argmax + at);
+      write_level(values + first, output + at);
+      if constexpr (with_argmax) write_level(cells + first, argmax + at);
     }
   }
 

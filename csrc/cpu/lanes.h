@@ -166,6 +166,43 @@ SPP_HOST_DEVICE void store_first(E* to, V lanes, std::int64_t count) {
 #endif
 }
 
+// Copies past the caches, which then need not first read what is overwritten. Calls must be followed
+// by finish_streams before another thread may read the copy.
+template <class E>
+SPP_HOST_DEVICE void stream(E* to, const E* from, std::int64_t count) {
+#if defined(__x86_64__)
+  constexpr std::int64_t kLine = 64;
+  auto* const out = reinterpret_cast<char*>(to);
+  const auto* const in = reinterpret_cast<const char*>(from);
+  const std::int64_t bytes = count * std::int64_t{sizeof(E)};
+  const auto past_line = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(out) % kLine);
+  const std::int64_t head = past_line == 0 ? 0 : kLine - past_line;
+  if (head + kLine > bytes) {
+    std::memcpy(out, in, static_cast<std::size_t>(bytes));
+    return;
+  }
+  std::memcpy(out, in, static_cast<std::size_t>(head));
+  std::int64_t at = head;
+  for (; at + kLine <= bytes; at += kVectorBytes) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(out + at), load_bits<__m512i>(in + at));
+#elif defined(__AVX2__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(out + at), load_bits<__m256i>(in + at));
+#else
+    _mm_stream_si128(reinterpret_cast<__m128i*>(out + at), load_bits<__m128i>(in + at));
+#endif
+  }
+  std::memcpy(out + at, in + at, static_cast<std::size_t>(bytes - at));
+#else
+  std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(E));
+#endif
+}
+SPP_HOST_DEVICE void finish_streams() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
 // a > b ? a : b, which is one instruction that yields b when either is NaN. Compilers find it for
 // the plain expression, but not next to a test for NaN, where they would rather combine two masks.
 template <class V>

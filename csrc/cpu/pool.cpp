@@ -58,6 +58,9 @@ void advise_huge_pages_for(void* output, std::int32_t* argmax, DType dtype, std:
 // Enough units that every thread has some to balance with.
 constexpr std::int64_t kUnitsPerThread = 4;
 
+// An output larger than this is written past the caches: it would not stay in them anyway.
+constexpr std::int64_t kCachedBytes = 8 * 1024 * 1024;
+
 // Rows [begin, end) of the map that the base bins of regions rows[first_row] up to rows[end_row]
 // read.
 Span rows_read(const RegionJob& job, std::int64_t first_row, std::int64_t end_row) {
@@ -136,9 +139,10 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
   });
 
   const RowsByImage by_image = group_by_image(&params.regions, count, input.batch);
-  RegionJob job{params, spans.data(), by_image.rows.data(), 0};
-  advise_huge_pages_for(params.output, params.argmax, input.dtype,
-                        count * input.channels * pyramid.bins);
+  const std::int64_t elements = count * input.channels * pyramid.bins;
+  const bool streams = elements * size_of(input.dtype) > kCachedBytes;
+  RegionJob job{params, spans.data(), by_image.rows.data(), 0, streams};
+  advise_huge_pages_for(params.output, params.argmax, input.dtype, elements);
 
   // A unit copies its slab before it pools, so regions are split only as far as the threads need.
   std::int64_t images = 0;
@@ -150,18 +154,27 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
   const std::int64_t channel_units = divide_up(input.channels, channels_per_unit);
   const std::int64_t parts = divide_up(executor.threads * kUnitsPerThread,
                                        std::max<std::int64_t>(images * channel_units, 1));
+  // Neighbouring units take different regions, not other channels of the same: these share pages, and
+  // two threads at a fresh page clear it twice.
   std::vector<RegionUnit> units;
   for (std::int64_t n = 0; n < input.batch; ++n) {
     const std::int64_t rows = by_image.begin[n + 1] - by_image.begin[n];
     const std::int64_t rows_per_part = std::max<std::int64_t>(divide_up(rows, parts), 1);
+    const std::size_t first_unit = units.size();
     for (std::int64_t first = 0; first < rows; first += rows_per_part) {
       const std::int64_t begin = by_image.begin[n] + first;
       const std::int64_t end = std::min(begin + rows_per_part, by_image.begin[n + 1]);
       const Span map_rows = rows_read(job, begin, end);
       job.most_map_rows = std::max<std::int64_t>(job.most_map_rows, map_rows.end - map_rows.begin);
-      for (std::int64_t channel = 0; channel < input.channels; channel += channels_per_unit) {
-        const std::int64_t channels = std::min(channels_per_unit, input.channels - channel);
-        units.push_back({{n, channel, channels}, begin, end, map_rows});
+      units.push_back({{n, 0, std::min(channels_per_unit, input.channels)}, begin, end, map_rows});
+    }
+    const std::size_t end_unit = units.size();
+    for (std::int64_t channel = channels_per_unit; channel < input.channels;
+         channel += channels_per_unit) {
+      for (std::size_t unit = first_unit; unit < end_unit; ++unit) {
+        units.push_back(units[unit]);
+        units.back().planes.first_channel = channel;
+        units.back().planes.channels = std::min(channels_per_unit, input.channels - channel);
       }
     }
   }

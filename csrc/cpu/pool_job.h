@@ -19,6 +19,7 @@ struct RegionJob {
   const Span* spans;           // [K, pyramid.spans]
   const std::int64_t* rows;    // [K], regions grouped by image
   std::int64_t most_map_rows;  // of any unit
+  bool streams;                // the output past the caches
 };
 
 // Neighbouring planes of a contiguous batch, at most one per lane. They may belong to different

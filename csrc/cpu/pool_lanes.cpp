@@ -416,9 +416,10 @@ void pool_region_vectors(const RegionJob& job, const RegionUnit& unit, void* mem
       const std::int64_t left = unit.planes.channels - first;
       s.bins.write(pyramid, input.channels, row, unit.planes.first_channel + first, v, 0,
                    left < kLanes<S> ? left : kLanes<S>, static_cast<S*>(job.params.output),
-                   job.params.argmax);
+                   job.params.argmax, job.streams);
     }
   }
+  if (job.streams) finish_streams();
 }
 
 template <class S, bool with_argmax>
