@@ -42,6 +42,29 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
     return torch.cat([pad(image, (1, 0), value=float(index)) for index, image in enumerate(wide)])
 
 
+def as_map_indices(
+    op: str, map_indices: Tensor | Sequence[Tensor] | None, boxes: Tensor | Sequence[Tensor], rois: Tensor
+) -> Tensor:
+    """The number of the map of each of the ``rois``, int64 ``[K]``; for a list of ``boxes`` from a list like it."""
+    expected = f"{op}: expected map_indices, as boxes, to be a"
+    if isinstance(boxes, Tensor):
+        if not isinstance(map_indices, Tensor):
+            raise TypeError(f"{expected} Tensor[K], got {_describe(map_indices)}")
+        parts = [map_indices]
+    else:
+        if not isinstance(map_indices, (list, tuple)) or not all(isinstance(image, Tensor) for image in map_indices):
+            raise TypeError(f"{expected} list of Tensor[L], got {_describe(map_indices)}")
+        parts = list(map_indices)
+        lengths, got = [[image.shape[0]] for image in boxes], [list(image.shape) for image in parts]
+        if got != lengths:
+            raise ValueError(f"{op}: expected map_indices of shapes {lengths}, one for each of the boxes, got {got}")
+    for image in parts:
+        if image.is_floating_point() or image.is_complex() or image.dtype == torch.bool:
+            raise TypeError(f"{op}: expected map_indices of an integer dtype, got {image.dtype}")
+    indices = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64, device=rois.device)
+    return indices.long()
+
+
 def _describe(boxes: object) -> str:
     if isinstance(boxes, (list, tuple)):
         return f"a {type(boxes).__name__} with {sorted({type(image).__name__ for image in boxes})}"

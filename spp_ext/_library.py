@@ -94,10 +94,14 @@ class _Ops:
         self.spatial_pyramid_pool_with_argmax = find("spatial_pyramid_pool_with_argmax")
         self.roi_spatial_pyramid_pool = find("roi_spatial_pyramid_pool")
         self.roi_spatial_pyramid_pool_with_argmax = find("roi_spatial_pyramid_pool_with_argmax")
+        self.roi_spatial_pyramid_pool_of_maps = find("roi_spatial_pyramid_pool_of_maps")
+        self.roi_spatial_pyramid_pool_of_maps_with_argmax = find("roi_spatial_pyramid_pool_of_maps_with_argmax")
         self.multi_kernel_max_pool2d = find("multi_kernel_max_pool2d")
         self.multi_kernel_max_pool2d_with_argmax = find("multi_kernel_max_pool2d_with_argmax")
         self.gather = find("gather")
         self.scatter = find("scatter")
+        self.gather_of_maps = find("gather_of_maps")
+        self.scatter_of_maps = find("scatter_of_maps")
         self.cpu_instruction_set = find("cpu_instruction_set")
 
 

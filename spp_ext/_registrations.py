@@ -27,6 +27,21 @@ def _check_map(op: str, name: str, map: Tensor) -> None:
         raise ValueError(f"spp_ext.{op}: expected {name} of shape [N, C, H, W], got {list(map.shape)}")
 
 
+def _check_maps(op: str, name: str, maps: Sequence[Tensor]) -> None:
+    for m, map in enumerate(maps):
+        _check_map(op, f"{name}[{m}]", map)
+        if map.shape[:2] != maps[0].shape[:2]:
+            raise ValueError(
+                f"spp_ext.{op}: expected maps of one batch size and number of channels, got {name}[0] of shape "
+                f"{list(maps[0].shape)} and {name}[{m}] of shape {list(map.shape)}"
+            )
+        if map.dtype != maps[0].dtype:
+            raise ValueError(
+                f"spp_ext.{op}: expected maps of one dtype, got {name}[0] of {maps[0].dtype} and {name}[{m}] of "
+                f"{map.dtype}"
+            )
+
+
 def _check_rois(op: str, rois: Tensor) -> None:
     if rois.dim() != 2 or rois.shape[1] != 5:
         raise ValueError(
@@ -59,15 +74,35 @@ def _fake_scatter(
     return _empty_map(grad_output, input_size, channels_last, grad_output.dtype)
 
 
+def _fake_gather_of_maps(
+    sources: Sequence[Tensor], argmax: Tensor, rois: Tensor, map_indices: Tensor, level_bins: Sequence[int]
+) -> Tensor:
+    _check_maps("gather_of_maps", "sources", sources)
+    return sources[0].new_empty(argmax.shape)
+
+
+def _fake_scatter_of_maps(
+    grad_output: Tensor,
+    argmax: Tensor,
+    rois: Tensor,
+    map_indices: Tensor,
+    level_bins: Sequence[int],
+    input_sizes: Sequence[Any],
+    channels_last: Sequence[bool],
+) -> list[Tensor]:
+    shapes = _shapes(input_sizes, channels_last)
+    return [_empty_map(grad_output, size, layout, grad_output.dtype) for size, layout in shapes]
+
+
 # ---- poolings: what each knows of its result ----
 
 
 class _Pyramids:
-    """Whole maps and regions: ``op(input, [rois], levels, ...)``, to ``[N or K, C * B]``."""
+    """Whole maps and regions: ``op(input, [rois, [map_indices]], levels, ...)``, to ``[N or K, C * B]``."""
 
-    def __init__(self, name: str, has_rois: bool) -> None:
+    def __init__(self, name: str, rows: int) -> None:
         self.name = name
-        self.has_rois = has_rois
+        self.rows = rows  # how many tensors say what each row of the output is; two if `input` is a list of maps
 
     def level_bins(self, input: Tensor, levels: Sequence[int], *_: Any) -> list[Any]:
         return level_bins(levels)
@@ -81,7 +116,7 @@ class _Kernels:
     """Pools of several sizes around every cell: ``op(input, kernel_sizes, ...)``, to ``[N, L * C, H, W]``."""
 
     name = "multi_kernel_max_pool2d"
-    has_rois = False
+    rows = 0
 
     def level_bins(self, input: Tensor, kernel_sizes: Sequence[int], *_: Any) -> list[Any]:
         return [input.shape[2] * input.shape[3]] * (1 + len(kernel_sizes))
@@ -113,14 +148,18 @@ def _has_tangent(tensor: Tensor) -> bool:
     return torch._VF._unpack_dual(tensor, level=0).tangent is not None
 
 
+def _needs_derivative(tensor: Tensor) -> bool:
+    return (tensor.requires_grad and torch.is_grad_enabled()) or _has_tangent(tensor)
+
+
 def _register(name: str, fake: Callable[..., Any], differentiable: Callable[..., Any]) -> None:
     op = getattr(getattr(torch.ops, _NAMESPACE), name).default
     torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_library)
 
     # Not torch.library.register_autograd: its kernel drops tangents silently.
     def kernel(keyset: torch._C.DispatchKeySet, *arguments: Any) -> Any:
-        tensor = arguments[0]
-        if (tensor.requires_grad and torch.is_grad_enabled()) or _has_tangent(tensor):
+        tensors = arguments[:1] if isinstance(arguments[0], Tensor) else arguments[0]
+        if any(map(_needs_derivative, tensors)):
             return differentiable(*arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return op.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
@@ -132,29 +171,108 @@ def _register(name: str, fake: Callable[..., Any], differentiable: Callable[...,
 
 
 def _register_pooling(kind: _Pyramids | _Kernels, with_argmax: bool) -> None:
-    def split(rest: tuple[Any, ...]) -> tuple[Tensor | None, tuple[Any, ...]]:
-        return (rest[0], rest[1:]) if kind.has_rois else (None, rest)
+    def split(input: Any, rest: tuple[Any, ...]) -> tuple[Sequence[Tensor], list[Tensor | None], tuple[Any, ...]]:
+        rows = [*rest[: kind.rows], None, None][:2]
+        return (input if kind.rows == 2 else [input]), rows, rest[kind.rows :]
 
-    def fake(input: Tensor, *rest: Any) -> Any:
-        rois, arguments = split(rest)
-        _check_map(kind.name, "input", input)
+    def fake(input: Any, *rest: Any) -> Any:
+        maps, (rois, map_indices), arguments = split(input, rest)
+        if map_indices is None:
+            _check_map(kind.name, "input", input)
+        else:
+            _check_maps("roi_spatial_pyramid_pool", "input", maps)
         if rois is not None:
-            _check_rois(kind.name, rois)
-        bins = kind.level_bins(input, *arguments)
-        output = kind.empty(input, rois, bins, input.dtype)
-        return (output, kind.empty(input, rois, bins, torch.int32)) if with_argmax else output
+            _check_rois("roi_spatial_pyramid_pool", rois)
+        bins = kind.level_bins(maps[0], *arguments)
+        output = kind.empty(maps[0], rois, bins, maps[0].dtype)
+        return (output, kind.empty(maps[0], rois, bins, torch.int32)) if with_argmax else output
 
-    def differentiable(input: Tensor, *rest: Any) -> Any:
-        rois, arguments = split(rest)
-        pooled = autograd.Pool.apply(input, rois, kind.name, arguments, kind.level_bins(input, *arguments))
+    def differentiable(input: Any, *rest: Any) -> Any:
+        maps, rows, arguments = split(input, rest)
+        pooled = autograd.Pool.apply(*rows, kind.name, arguments, kind.level_bins(maps[0], *arguments), *maps)
         return pooled if with_argmax else pooled[0]
 
     _register(kind.name + ("_with_argmax" if with_argmax else ""), fake, differentiable)
 
 
+def _shapes(sizes: Sequence[Any], channels_last: Sequence[bool]) -> autograd.Shapes:
+    return [(sizes[4 * m : 4 * m + 4], layout) for m, layout in enumerate(channels_last)]
+
+
+def _gather(source: Tensor, argmax: Tensor, rois: Tensor | None, level_bins: Sequence[int]) -> Tensor:
+    return autograd.Gather.apply(argmax, rois, None, level_bins, source)
+
+
+def _gather_of_maps(sources: Sequence[Tensor], *rows_and_bins: Any) -> Tensor:
+    return autograd.Gather.apply(*rows_and_bins, *sources)
+
+
+def _scatter(
+    grad_output: Tensor, argmax: Tensor, rois: Tensor | None, level_bins: Sequence[int], *shape: Any
+) -> Tensor:
+    return autograd.Scatter.apply(grad_output, argmax, rois, None, level_bins, [shape])[0]
+
+
+def _scatter_of_maps(
+    grad_output: Tensor,
+    argmax: Tensor,
+    rois: Tensor,
+    map_indices: Tensor,
+    level_bins: Sequence[int],
+    *sizes_and_layouts: Any,
+) -> list[Tensor]:
+    shapes = _shapes(*sizes_and_layouts)
+    return list(autograd.Scatter.apply(grad_output, argmax, rois, map_indices, level_bins, shapes))
+
+
+# ---- gradients in batches ----
+
+# The vmap behind is_grads_batched is not that of torch.func: it knows no Function, and runs an op sample by sample
+# only if there are no lists of tensors. So each map is read, or added to, by the op for one; no other row has a cell.
+
+
+def _cells_of(m: int, argmax: Tensor, map_indices: Tensor) -> Tensor:
+    return torch.where((map_indices == m).unsqueeze(-1), argmax, -1)
+
+
+def _gather_map_by_map(
+    sources: Sequence[Tensor], argmax: Tensor, rois: Tensor, map_indices: Tensor, level_bins: Sequence[int]
+) -> Tensor:
+    op = torch.ops.spp_ext.gather
+    parts = [op(source, _cells_of(m, argmax, map_indices), rois, level_bins) for m, source in enumerate(sources)]
+    gathered = parts[0]
+    for m, part in enumerate(parts[1:], 1):
+        gathered = torch.where((map_indices == m).unsqueeze(-1), part, gathered)
+    return gathered
+
+
+def _scatter_map_by_map(
+    grad_output: Tensor,
+    argmax: Tensor,
+    rois: Tensor,
+    map_indices: Tensor,
+    level_bins: Sequence[int],
+    *sizes_and_layouts: Any,
+) -> list[Tensor]:
+    op = torch.ops.spp_ext.scatter
+    return [
+        op(grad_output, _cells_of(m, argmax, map_indices), rois, level_bins, *shape)
+        for m, shape in enumerate(_shapes(*sizes_and_layouts))
+    ]
+
+
 if load_error() is None:
-    for _kind in (_Pyramids("spatial_pyramid_pool", False), _Pyramids("roi_spatial_pyramid_pool", True), _Kernels()):
+    for _kind in (
+        _Pyramids("spatial_pyramid_pool", 0),
+        _Pyramids("roi_spatial_pyramid_pool", 1),
+        _Pyramids("roi_spatial_pyramid_pool_of_maps", 2),
+        _Kernels(),
+    ):
         for _with_argmax in (False, True):
             _register_pooling(_kind, _with_argmax)
-    _register("gather", _fake_gather, autograd.Gather.apply)
-    _register("scatter", _fake_scatter, autograd.Scatter.apply)
+    _register("gather", _fake_gather, _gather)
+    _register("scatter", _fake_scatter, _scatter)
+    _register("gather_of_maps", _fake_gather_of_maps, _gather_of_maps)
+    _register("scatter_of_maps", _fake_scatter_of_maps, _scatter_of_maps)
+    _library.impl("gather_of_maps", _gather_map_by_map, "Batched")
+    _library.impl("scatter_of_maps", _scatter_map_by_map, "Batched")

@@ -8,7 +8,10 @@ gather reads the cells an argmax names, and scatter, its transpose, adds to them
     gather    gather                     scatter
     scatter   scatter                    gather
 
-The table is closed, which is what makes every higher derivative work. How torch is told of it depends on the caller:
+The table is closed, which is what makes every higher derivative work. Regions of several maps differ in that a row's
+cells are those of the map that ``map_indices`` names: gather reads from all maps, scatter gives a gradient for each. So
+maps come as a sequence here, of one map where there is no ``map_indices``; and last, because torch sees a tensor only
+where it is an argument of its own. How torch is told of it depends on the caller:
 
     torch.compile, torch.export       the registered op, which the graph keeps; `_registrations` gives it what follows
     a torch.func transform, or        a Function with setup_context, vmap and jvp
@@ -35,12 +38,31 @@ _is_compiling, _is_exporting = torch.compiler.is_dynamo_compiling, torch.compile
 
 
 def _run(
-    ops: Any, op: str, arguments: tuple[Any, ...], input: Tensor, rois: Tensor | None, with_argmax: bool
+    ops: Any,
+    op: str,
+    arguments: tuple[Any, ...],
+    input: Tensor | Sequence[Tensor],
+    rois: Tensor | None,
+    map_indices: Tensor | None,
+    with_argmax: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Calls a pooling op with or without its argmax, of the kernels or of the registered ops."""
     function = getattr(ops, op + "_with_argmax" if with_argmax else op)
-    result = function(input, *arguments) if rois is None else function(input, rois, *arguments)
+    if rois is None:
+        result = function(input, *arguments)
+    elif map_indices is None:
+        result = function(input, rois, *arguments)
+    else:
+        result = function(list(input), rois, map_indices, *arguments)
     return result if with_argmax else (result, None)
+
+
+# Of each map that a gradient is for, [N, C, H, W] and whether it is channels_last.
+Shapes = Sequence[tuple[Sequence[int], bool]]
+
+
+def _shapes_of(maps: Sequence[Tensor]) -> Shapes:
+    return [(map.shape, is_channels_last(map)) for map in maps]
 
 
 def is_channels_last(input: Tensor) -> bool:
@@ -61,54 +83,67 @@ def dtensor_rules(input: Tensor) -> ModuleType | None:
 # ---- the three functions ----
 
 
+def _needs_gradient(tensors: Sequence[Tensor]) -> bool:
+    for tensor in tensors:  # noqa: SIM110 - any() costs as much as the rest of this function
+        if tensor.requires_grad:
+            return torch.is_grad_enabled()
+    return False
+
+
 def pool(
-    input: Tensor,  # [N, C, H, W]
+    input: Tensor | Sequence[Tensor],  # [N, C, H, W], or several that differ in H and W, with map_indices
     rois: Tensor | None,  # [K, 5], or None when row n of the output belongs to image n
-    op: str,  # op(input, [rois], *arguments) -> output, and op_with_argmax -> (output, argmax), all [rows, C * B]
+    op: str,  # op(input, [rois, [map_indices]], *arguments) -> [rows, C * B], and op_with_argmax -> (that, argmax)
     arguments: tuple[Any, ...],  # of both, after the tensors
     level_bins: Sequence[int],  # bins of each level: how the columns of a row are laid out
     with_argmax: bool,
+    map_indices: Tensor | None = None,  # [K], int64
 ) -> tuple[Tensor, Tensor | None]:
     """Pools, differentiably in ``input``; the argmax is None if neither the caller nor a derivative needs it."""
     if type(input) is not Tensor and (rules := dtensor_rules(input)) is not None and rois is not None:
         rois = rules.beside(rois, input)
     if _is_compiling() or _is_exporting():
-        return _run(torch.ops.spp_ext, op, arguments, input, rois, with_argmax)
+        return _run(torch.ops.spp_ext, op, arguments, input, rois, map_indices, with_argmax)
     # A forward-mode level is open while someone differentiates forward; whether `input` carries a tangent is for torch
     # to find out. Skipping the check would drop the tangent silently.
     if _transforming() or forward_ad._current_level >= 0:
-        return Pool.apply(input, rois, op, arguments, level_bins)
-    if input.requires_grad and torch.is_grad_enabled():
-        return _EagerPool.apply(input, rois, op, arguments, level_bins)
-    return _run(ops, op, arguments, input, rois, with_argmax)
+        maps = (input,) if map_indices is None else input
+        return Pool.apply(rois, map_indices, op, arguments, level_bins, *maps)
+    if map_indices is not None:
+        if _needs_gradient(input):
+            return _EagerPool.apply(rois, map_indices, op, arguments, level_bins, *input)
+    elif input.requires_grad and torch.is_grad_enabled():
+        return _EagerPool.apply(rois, None, op, arguments, level_bins, input)
+    return _run(ops, op, arguments, input, rois, map_indices, with_argmax)
 
 
-def _linear(function: type[Function], kernel: Any, tensor: Tensor, *arguments: Any) -> Tensor:
-    # Without an eager Function of its own: only second derivatives would need it.
-    if _transforming() or forward_ad._current_level >= 0 or (tensor.requires_grad and torch.is_grad_enabled()):
-        return function.apply(tensor, *arguments)
-    return kernel(tensor, *arguments)
+# The linear pair has no eager Functions of its own: only second derivatives would need them.
 
 
-def gather(source: Tensor, argmax: Tensor, rois: Tensor | None, level_bins: Sequence[int]) -> Tensor:
-    """Reads from ``source [N, C, H, W]`` the cell each element of ``argmax [R, C * B]`` names; 0 where it is -1."""
-    return _linear(Gather, ops.gather, source, argmax, rois, level_bins)
+def gather(
+    argmax: Tensor, rois: Tensor | None, map_indices: Tensor | None, level_bins: Sequence[int], *sources: Tensor
+) -> Tensor:
+    """Reads from the maps the cell each element of ``argmax [R, C * B]`` names; 0 where it is -1."""
+    if _transforming() or forward_ad._current_level >= 0 or _needs_gradient(sources):
+        return Gather.apply(argmax, rois, map_indices, level_bins, *sources)
+    return Gather.forward(argmax, rois, map_indices, level_bins, *sources)
 
 
 def scatter(
     grad_output: Tensor,
     argmax: Tensor,
     rois: Tensor | None,
+    map_indices: Tensor | None,
     level_bins: Sequence[int],
-    input_size: Sequence[int],
-    channels_last: bool,
-) -> Tensor:
-    """Adds each element of ``grad_output [R, C * B]`` to the cell its argmax names, in ``[N, C, H, W]`` of zeros.
+    shapes: Shapes,
+) -> tuple[Tensor, ...]:
+    """Adds each element of ``grad_output [R, C * B]`` to the cell its argmax names, in zeros of the shape of each map.
 
     Sums are taken in float32 (float64 for float64) and in a fixed order, and rounded once.
     """
-    arguments = (argmax, rois, level_bins, input_size, channels_last)
-    return _linear(Scatter, ops.scatter, grad_output, *arguments)
+    if _transforming() or forward_ad._current_level >= 0 or (grad_output.requires_grad and torch.is_grad_enabled()):
+        return Scatter.apply(grad_output, argmax, rois, map_indices, level_bins, shapes)
+    return Scatter.forward(grad_output, argmax, rois, map_indices, level_bins, shapes)
 
 
 # ---- batching: vmap's dimension is folded into the images and the rows ----
@@ -145,115 +180,103 @@ def _unfold(tensor: Tensor, batch: int) -> Tensor:
     return tensor.unflatten(0, (batch, tensor.shape[0] // batch))
 
 
-def vmap_pool(
-    batch: int,
-    dims: Sequence[int | None],
-    input: Tensor,
+def _fold_rows(
     rois: Tensor | None,
-    *forward: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """`pool` of a batch of samples; ``dims`` says where the batch is in ``input`` and ``rois``, None for nowhere."""
-    input_dim, rois_dim = dims
-    if rois is None or input_dim is not None:
-        images = None if rois is None else _to_front(input, input_dim, batch).shape[1]
-        input = _fold(input, input_dim, batch)
-    else:
-        images = None
-    output, argmax = pool(input, _fold_rois(rois, rois_dim, batch, images), *forward)
-    return _unfold(output, batch), None if argmax is None else _unfold(argmax, batch)
-
-
-def vmap_gather(
-    batch: int,
+    map_indices: Tensor | None,
     dims: Sequence[int | None],
-    source: Tensor,
-    argmax: Tensor,
-    rois: Tensor | None,
-    level_bins: Sequence[int],
-) -> Tensor:
-    """`gather` of a batch of samples."""
-    source_dim, argmax_dim, rois_dim = dims
-    images = None
-    if rois is None or source_dim is not None:
-        source = _fold(source, source_dim, batch)
-        images = source.shape[0] // batch
-    rois = _fold_rois(rois, rois_dim, batch, images)
-    return _unfold(gather(source, _fold(argmax, argmax_dim, batch), rois, level_bins), batch)
-
-
-def vmap_scatter(
     batch: int,
-    dims: Sequence[int | None],
-    grad_output: Tensor,
-    argmax: Tensor,
-    rois: Tensor | None,
-    level_bins: Sequence[int],
-    input_size: Sequence[int],
-    channels_last: bool,
-) -> Tensor:
-    """`scatter` of a batch of samples."""
-    grad_dim, argmax_dim, rois_dim = dims
-    images, *plane = input_size
-    grad_input = scatter(
-        _fold(grad_output, grad_dim, batch),
-        _fold(argmax, argmax_dim, batch),
-        _fold_rois(rois, rois_dim, batch, images),
-        level_bins,
-        [batch * images, *plane],
-        channels_last,
-    )
-    return _unfold(grad_input, batch)
+    images: int | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    rois = _fold_rois(rois, dims[0], batch, images)
+    return rois, None if map_indices is None else _fold(map_indices, dims[1], batch)
+
+
+def _fold_maps(
+    maps: Sequence[Tensor], dims: Sequence[int | None], batch: int, rois: Tensor | None
+) -> tuple[Sequence[Tensor], int | None]:
+    """The maps of every sample, and the images of one; None where samples have only regions of their own."""
+    if rois is not None and all(dim is None for dim in dims):
+        return maps, None
+    maps = [_fold(map, dim, batch) for map, dim in zip(maps, dims, strict=True)]
+    return maps, maps[0].shape[0] // batch
 
 
 # ---- what torch sees ----
 
 
+def _filled_in(tangents: Sequence[Tensor | None], shapes: Shapes) -> list[Tensor] | None:
+    """Zeros for the maps that have no tangent; None if none has."""
+    given = next((tangent for tangent in tangents if tangent is not None), None)
+    if given is None:
+        return None
+    pairs = zip(tangents, shapes, strict=True)
+    return [given.new_zeros(size) if tangent is None else tangent for tangent, (size, _) in pairs]
+
+
 class Pool(Function):
-    """``apply(input, rois, op, arguments, level_bins) -> (output, argmax)``."""
+    """``apply(rois, map_indices, op, arguments, level_bins, *maps) -> (output, argmax)``."""
 
     @staticmethod
     def forward(
-        input: Tensor, rois: Tensor | None, op: str, arguments: tuple[Any, ...], level_bins: Sequence[int]
+        rois: Tensor | None,
+        map_indices: Tensor | None,
+        op: str,
+        arguments: tuple[Any, ...],
+        level_bins: Sequence[int],
+        *maps: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        return _run(ops, op, arguments, input, rois, with_argmax=True)
+        input = maps[0] if map_indices is None else maps
+        return _run(ops, op, arguments, input, rois, map_indices, with_argmax=True)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        input, rois, _, _, ctx.level_bins = inputs
-        ctx.save_for_backward(output[1], rois)
-        ctx.save_for_forward(output[1], rois)
-        ctx.mark_non_differentiable(output[1])
+        Pool.prepare_backward(ctx, inputs, output[1])
+        ctx.save_for_forward(output[1], *inputs[:2])
+
+    @staticmethod
+    def prepare_backward(ctx: Any, inputs: tuple[Any, ...], argmax: Tensor) -> None:
+        rois, map_indices, _, _, ctx.level_bins, *maps = inputs
+        ctx.save_for_backward(argmax, rois, map_indices)
+        ctx.mark_non_differentiable(argmax)
         ctx.set_materialize_grads(False)
-        ctx.input_size = input.shape
-        ctx.channels_last = is_channels_last(input)
+        ctx.shapes = _shapes_of(maps)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
         if grad_output is None:
-            return None, None, None, None, None
-        argmax, rois = ctx.saved_tensors
-        grad = scatter(grad_output, argmax, rois, ctx.level_bins, ctx.input_size, ctx.channels_last)
-        return grad, None, None, None, None
+            return (None,) * (5 + len(ctx.shapes))
+        grads = scatter(grad_output, *ctx.saved_tensors, ctx.level_bins, ctx.shapes)
+        return None, None, None, None, None, *grads
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, input: Tensor, rois: Tensor | None, *forward: Any) -> Any:
-        return vmap_pool(info.batch_size, in_dims[:2], input, rois, *forward, True), (0, 0)
+    def vmap(
+        info: Any,
+        in_dims: Any,
+        rois: Tensor | None,
+        map_indices: Tensor | None,
+        op: str,
+        arguments: tuple[Any, ...],
+        level_bins: Sequence[int],
+        *maps: Tensor,
+    ) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
+        batch = info.batch_size
+        maps, images = _fold_maps(maps, in_dims[5:], batch, rois)
+        rois, map_indices = _fold_rows(rois, map_indices, in_dims[:2], batch, images)
+        input = maps[0] if map_indices is None else maps
+        pooled = pool(input, rois, op, arguments, level_bins, True, map_indices)
+        return tuple(_unfold(part, batch) for part in pooled), (0, 0)
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor | None, *_: Any) -> tuple[Tensor | None, None]:
-        if tangent is None:
-            return None, None
-        argmax, rois = ctx.saved_tensors
-        return gather(tangent, argmax, rois, ctx.level_bins), None
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, None]:
+        sources = _filled_in(tangents[5:], ctx.shapes)
+        return None if sources is None else gather(*ctx.saved_tensors, ctx.level_bins, *sources), None
 
 
 class _EagerPool(Function):
     @staticmethod
-    def forward(
-        ctx: Any, input: Tensor, rois: Tensor | None, op: str, arguments: tuple[Any, ...], level_bins: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
-        pooled = Pool.forward(input, rois, op, arguments, level_bins)
-        Pool.setup_context(ctx, (input, rois, op, arguments, level_bins), pooled)
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        pooled = Pool.forward(*inputs)
+        Pool.prepare_backward(ctx, inputs, pooled[1])
         return pooled
 
     backward = Pool.backward
@@ -263,35 +286,43 @@ class Gather(Function):
     """`gather`, differentiable everywhere."""
 
     @staticmethod
-    def forward(source: Tensor, argmax: Tensor, rois: Tensor | None, level_bins: Sequence[int]) -> Tensor:
-        return ops.gather(source, argmax, rois, level_bins)
+    def forward(
+        argmax: Tensor, rois: Tensor | None, map_indices: Tensor | None, level_bins: Sequence[int], *sources: Tensor
+    ) -> Tensor:
+        if map_indices is not None:
+            return ops.gather_of_maps(list(sources), argmax, rois, map_indices, level_bins)
+        return ops.gather(sources[0], argmax, rois, level_bins)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        source, argmax, rois, ctx.level_bins = inputs
-        ctx.save_for_backward(argmax, rois)
-        ctx.save_for_forward(argmax, rois)
-        ctx.input_size = source.shape
-        ctx.channels_last = is_channels_last(source)
+        argmax, rois, map_indices, ctx.level_bins, *sources = inputs
+        ctx.save_for_backward(argmax, rois, map_indices)
+        ctx.save_for_forward(argmax, rois, map_indices)
+        ctx.shapes = _shapes_of(sources)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        argmax, rois = ctx.saved_tensors
-        return (
-            scatter(grad, argmax, rois, ctx.level_bins, ctx.input_size, ctx.channels_last),
-            None,
-            None,
-            None,
-        )
+        return None, None, None, None, *scatter(grad, *ctx.saved_tensors, ctx.level_bins, ctx.shapes)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
-        return vmap_gather(info.batch_size, in_dims[:3], *arguments), 0
+    def vmap(
+        info: Any,
+        in_dims: Any,
+        argmax: Tensor,
+        rois: Tensor | None,
+        map_indices: Tensor | None,
+        level_bins: Sequence[int],
+        *sources: Tensor,
+    ) -> tuple[Tensor, int]:
+        batch = info.batch_size
+        sources, images = _fold_maps(sources, in_dims[4:], batch, rois)
+        rows = _fold_rows(rois, map_indices, in_dims[1:3], batch, images)
+        return _unfold(gather(_fold(argmax, in_dims[0], batch), *rows, level_bins, *sources), batch), 0
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
-        argmax, rois = ctx.saved_tensors
-        return gather(tangent, argmax, rois, ctx.level_bins)
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
+        sources = _filled_in(tangents[4:], ctx.shapes)
+        return None if sources is None else gather(*ctx.saved_tensors, ctx.level_bins, *sources)
 
 
 class Scatter(Function):
@@ -302,28 +333,44 @@ class Scatter(Function):
         grad_output: Tensor,
         argmax: Tensor,
         rois: Tensor | None,
+        map_indices: Tensor | None,
         level_bins: Sequence[int],
-        input_size: Sequence[int],
-        channels_last: bool,
-    ) -> Tensor:
-        return ops.scatter(grad_output, argmax, rois, level_bins, input_size, channels_last)
+        shapes: Shapes,
+    ) -> tuple[Tensor, ...]:
+        if map_indices is None:
+            return (ops.scatter(grad_output, argmax, rois, level_bins, *shapes[0]),)
+        sizes = [number for size, _ in shapes for number in size]
+        layouts = [channels_last for _, channels_last in shapes]
+        return tuple(ops.scatter_of_maps(grad_output, argmax, rois, map_indices, level_bins, sizes, layouts))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, argmax, rois, ctx.level_bins, ctx.input_size, ctx.channels_last = inputs
-        ctx.save_for_backward(argmax, rois)
-        ctx.save_for_forward(argmax, rois)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, argmax, rois, map_indices, ctx.level_bins, ctx.shapes = inputs
+        ctx.save_for_backward(argmax, rois, map_indices)
+        ctx.save_for_forward(argmax, rois, map_indices)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        argmax, rois = ctx.saved_tensors
-        return gather(grad, argmax, rois, ctx.level_bins), None, None, None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return gather(*ctx.saved_tensors, ctx.level_bins, *grads), None, None, None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
-        return vmap_scatter(info.batch_size, in_dims[:3], *arguments), 0
+    def vmap(
+        info: Any,
+        in_dims: Any,
+        grad_output: Tensor,
+        argmax: Tensor,
+        rois: Tensor | None,
+        map_indices: Tensor | None,
+        level_bins: Sequence[int],
+        shapes: Shapes,
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        batch, images = info.batch_size, shapes[0][0][0]
+        grad_output, argmax = _fold(grad_output, in_dims[0], batch), _fold(argmax, in_dims[1], batch)
+        rows = _fold_rows(rois, map_indices, in_dims[2:4], batch, images)
+        folded = [((batch * images, *plane), channels_last) for (_, *plane), channels_last in shapes]
+        grads = scatter(grad_output, argmax, *rows, level_bins, folded)
+        return tuple(_unfold(grad, batch) for grad in grads), (0,) * len(grads)
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
-        argmax, rois = ctx.saved_tensors
-        return scatter(tangent, argmax, rois, ctx.level_bins, ctx.input_size, ctx.channels_last)
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> tuple[Tensor, ...]:
+        return scatter(tangent, *ctx.saved_tensors, ctx.level_bins, ctx.shapes)

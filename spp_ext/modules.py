@@ -39,14 +39,14 @@ class RoISpatialPyramidPool(nn.Module):
 
     Args:
         levels: one item per level, ``n``, ``(rows, cols)`` or a `Bins`.
-        spatial_scale: feature cells per image pixel.
+        spatial_scale: feature cells per image pixel, or for several maps a sequence of one for each.
         convention: how a box becomes a window, ``"roi_pool"``, ``"spp_net"`` or ``"outer"``.
     """
 
     def __init__(
         self,
         levels: Sequence[Level] = (1, 2, 3, 6),
-        spatial_scale: float = 1.0,
+        spatial_scale: float | Sequence[float] = 1.0,
         convention: Convention = "roi_pool",
     ) -> None:
         super().__init__()
@@ -55,9 +55,16 @@ class RoISpatialPyramidPool(nn.Module):
         self.spatial_scale = spatial_scale
         self.convention: Convention = convention
 
-    def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
-        """Pools the ``boxes`` (``[K, 5]``, or a list of ``[L, 4]``) of ``input [N, C, H, W]``."""
-        return roi_spatial_pyramid_pool(input, boxes, self.levels, self.spatial_scale, convention=self.convention)
+    def forward(
+        self,
+        input: Tensor | Sequence[Tensor],
+        boxes: Tensor | Sequence[Tensor],
+        map_indices: Tensor | Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Pools the ``boxes`` (``[K, 5]``, or a list of ``[L, 4]``) of ``input [N, C, H, W]``, or of several maps."""
+        return roi_spatial_pyramid_pool(
+            input, boxes, self.levels, self.spatial_scale, convention=self.convention, map_indices=map_indices
+        )
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"levels={self.levels}, spatial_scale={self.spatial_scale}, convention={self.convention!r}"

@@ -9,9 +9,9 @@ ONNX's adaptive pooling cannot be written for sizes that are not known, but its 
 map. So windows are computed in the graph, with the integers of `Bins`, and each bin of each window is a rectangle
 pooled to 1 x 1: every level, `Bins` included, and every convention comes out exactly.
 
-Not expressible, and refused with an error: indices (MaxRoiPool has none) and inputs that are not float32 (onnxruntime
-pools nothing else). MaxRoiPool ignores NaN, and -inf becomes the smallest number; coordinates beyond 2^23 cells are cut
-off there.
+Not expressible, and refused with an error: indices (MaxRoiPool has none), several maps in one call, and inputs that are
+not float32 (onnxruntime pools nothing else). MaxRoiPool ignores NaN, and -inf becomes the smallest number; coordinates
+beyond 2^23 cells are cut off there.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         ops.spatial_pyramid_pool_with_argmax.default: _refuse_indices("spatial_pyramid_pool"),
         ops.roi_spatial_pyramid_pool.default: _roi_spatial_pyramid_pool,
         ops.roi_spatial_pyramid_pool_with_argmax.default: _refuse_indices("roi_spatial_pyramid_pool"),
+        ops.roi_spatial_pyramid_pool_of_maps.default: _refuse_several_maps,
+        ops.roi_spatial_pyramid_pool_of_maps_with_argmax.default: _refuse_several_maps,
         ops.multi_kernel_max_pool2d.default: _multi_kernel_max_pool2d,
     }
 
@@ -50,6 +52,12 @@ def _refuse_indices(name: str) -> Callable[..., Any]:
         raise NotImplementedError(f"spp_ext.{name}: expected no return_indices for ONNX, whose MaxRoiPool has none")
 
     return refuse
+
+
+def _refuse_several_maps(*_: Any) -> Any:
+    raise NotImplementedError(
+        "spp_ext.roi_spatial_pyramid_pool: expected one map for ONNX, whose MaxRoiPool has one, got several"
+    )
 
 
 def _check_input(name: str, input: Any) -> None:

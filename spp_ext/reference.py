@@ -186,8 +186,9 @@ def pool_window(
 
 
 def pool_rows(
-    maps: np.ndarray,  # [N, C, H, W]
-    images: Sequence[int],  # the image of each output row
+    maps: Sequence[np.ndarray],  # each [N, C, H, W], alike but for H and W
+    map_indices: Sequence[int],  # the map of each output row
+    images: Sequence[int],  # its image
     windows: Sequence[tuple[int, int, int, int]],  # and its window (y0, y1, x0, x1)
     levels: Sequence[ParsedLevel],
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -195,16 +196,16 @@ def pool_rows(
 
     A row holds level after level; in a level channel after channel; in a channel bin after bin.
     """
-    channels = maps.shape[1]
+    channels = maps[0].shape[1]
     shape = [len(windows), channels * sum(level.bins for level in levels)]
-    values, argmax = np.zeros(shape, maps.dtype), np.zeros(shape, np.int64)
-    for row, (image, window) in enumerate(zip(images, windows, strict=True)):
+    values, argmax = np.zeros(shape, maps[0].dtype), np.zeros(shape, np.int64)
+    for row, (m, image, window) in enumerate(zip(map_indices, images, windows, strict=True)):
         column = 0
         for level in levels:
             bins = level_rectangles(level)
             for channel in range(channels):
                 here = (row, slice(column, column + level.bins))
-                values[here], argmax[here] = pool_window(maps[image, channel], *window, *bins)
+                values[here], argmax[here] = pool_window(maps[m][image, channel], *window, *bins)
                 column += level.bins
     return values, argmax
 
@@ -226,47 +227,60 @@ def spatial_pyramid_pool(
     parsed = parse_levels(op, levels)
     maps = _maps(op, "input", input if input.ndim != 3 else input[None])
     images, _, height, width = maps.shape
-    values, argmax = pool_rows(maps, range(images), [(0, height, 0, width)] * images, parsed)
+    values, argmax = pool_rows([maps], [0] * images, range(images), [(0, height, 0, width)] * images, parsed)
     if input.ndim == 3:
         values, argmax = values[0], argmax[0]
     return (_like(values, input), _like(argmax, input)) if return_indices else _like(values, input)
 
 
 def roi_spatial_pyramid_pool(
-    input: Array,
+    input: Array | Sequence[Array],
     boxes: Array | Sequence[Array],
     levels: Sequence[Level] = (1, 2, 3, 6),
-    spatial_scale: float = 1.0,
+    spatial_scale: float | Sequence[float] = 1.0,
     *,
     convention: str = "roi_pool",
     return_indices: bool = False,
+    map_indices: Sequence[int] | Array | None = None,
 ) -> Array | tuple[Array, Array]:
     """Pools regions: the window of each box is divided into the bins of every level.
 
     Args:
-        input: ``[N, C, H, W]``, a torch tensor or a NumPy array of floats.
+        input: ``[N, C, H, W]``, a torch tensor or a NumPy array of floats; or M of them, alike but for H and W.
         boxes: ``[K, 5]`` rows of (batch_index, x1, y1, x2, y2) in image pixels, or a list of ``[L, 4]``.
         levels: each is ``n`` for an n x n grid, ``(rows, cols)``, or a `Bins`.
-        spatial_scale: feature cells per image pixel.
+        spatial_scale: feature cells per image pixel; one number, or one for each of the maps.
         convention: how a box becomes a window: ``"roi_pool"``, ``"spp_net"`` or ``"outer"``.
         return_indices: whether to return the argmax too.
+        map_indices: with several maps, the one each region lies on. Their gradients are those that `scatter` gives of
+            the rows of each.
 
     Returns:
         ``[K, C * B]``, of the input's kind and dtype; with the argmax (int64) if asked for.
     """
     op = "spp_ext.reference.roi_spatial_pyramid_pool"
     parsed = parse_levels(op, levels)
-    maps = _maps(op, "input", input)
+    inputs = input if map_indices is not None else [input]
+    maps = [_maps(op, "input", x) for x in inputs]
+    if len({(x.shape[:2], x.dtype) for x in maps}) > 1:
+        raise ValueError(f"{op}: expected maps of one N, C and dtype, got shapes {[list(x.shape) for x in maps]}")
     if convention not in CONVENTIONS:
         raise ValueError(f"{op}: expected a convention of {list(CONVENTIONS)}, got {convention!r}")
-    batch_index, coordinates = split_boxes(op, boxes, maps.shape[0])
+    batch_index, coordinates = split_boxes(op, boxes, maps[0].shape[0])
     dtype = coordinates.dtype.type
+    scales = spatial_scale if isinstance(spatial_scale, (list, tuple)) else [spatial_scale] * len(maps)
     with np.errstate(over="ignore"):
-        if not np.isfinite(dtype(spatial_scale)):
-            raise ValueError(f"{op}: expected a finite spatial_scale, got {spatial_scale} ({dtype.__name__})")
-    windows = [roi_window(box, spatial_scale, convention, *maps.shape[2:], dtype) for box in coordinates]
-    values, argmax = pool_rows(maps, batch_index, windows, parsed)
-    return (_like(values, input), _like(argmax, input)) if return_indices else _like(values, input)
+        for scale in scales:
+            if not np.isfinite(dtype(scale)):
+                raise ValueError(f"{op}: expected a finite spatial_scale, got {scale} ({dtype.__name__})")
+    map_of_row = [0] * len(batch_index) if map_indices is None else [int(m) for m in map_indices]
+    windows = []
+    for row, (m, box) in enumerate(zip(map_of_row, coordinates, strict=True)):
+        if not 0 <= m < len(maps):
+            raise IndexError(f"{op}: expected a map index in [0, {len(maps)}), got {m} in row {row}")
+        windows.append(roi_window(box, scales[m], convention, *maps[m].shape[2:], dtype))
+    values, argmax = pool_rows(maps, map_of_row, batch_index, windows, parsed)
+    return (_like(values, inputs[0]), _like(argmax, inputs[0])) if return_indices else _like(values, inputs[0])
 
 
 # ---- YOLO's blocks: a pool around every cell ----

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 ROOT = Path(__file__).parents[1]
 BACKENDS = ["cpu", "simt", "cuda"]
@@ -18,10 +19,14 @@ OPS = [
     "spatial_pyramid_pool_with_argmax",
     "roi_spatial_pyramid_pool",
     "roi_spatial_pyramid_pool_with_argmax",
+    "roi_spatial_pyramid_pool_of_maps",
+    "roi_spatial_pyramid_pool_of_maps_with_argmax",
     "multi_kernel_max_pool2d",
     "multi_kernel_max_pool2d_with_argmax",
     "gather",
     "scatter",
+    "gather_of_maps",
+    "scatter_of_maps",
 ]
 
 
@@ -68,8 +73,7 @@ def _validating(op):
 
 def _through_cuda(op):
     def call(*arguments):
-        there = [value.cuda() if isinstance(value, torch.Tensor) else value for value in arguments]
-        results = op(*there)
-        return results.cpu() if isinstance(results, torch.Tensor) else tuple(result.cpu() for result in results)
+        there = tree_map_only(torch.Tensor, torch.Tensor.cuda, arguments)
+        return tree_map_only(torch.Tensor, torch.Tensor.cpu, op(*there))
 
     return call

@@ -24,6 +24,8 @@ import spp_ext
 def test_what_is_no_map_is_refused(input, error, message):
     assert_refuses(error, f"{MAP}: {message}", lambda: spp_ext.spatial_pyramid_pool(input))
     assert_refuses(error, f"{MAP}: {message}", lambda: spp_ext.SpatialPyramidPool()(input))
+    if isinstance(input, list):  # of maps, where there may be several
+        message = message.replace("input", "input[0]")
     assert_refuses(error, f"{ROI}: {message}", lambda: spp_ext.roi_spatial_pyramid_pool(input, ROIS))
 
 

@@ -50,10 +50,10 @@ def test_gradcheck_of_gather_and_scatter(rois, channels_last):
     grad = distinct(rows, 3 * 5)
 
     def gather(x):
-        return autograd.gather(x, argmax, rois, [1, 4])
+        return autograd.gather(argmax, rois, None, [1, 4], x)
 
     def scatter(grad):
-        return autograd.scatter(grad, argmax, rois, [1, 4], [2, 3, 5, 4], channels_last)
+        return autograd.scatter(grad, argmax, rois, None, [1, 4], [([2, 3, 5, 4], channels_last)])[0]
 
     for function, argument in ((gather, x), (scatter, grad)):
         assert gradcheck(function, (argument,), check_forward_ad=True)

@@ -35,6 +35,17 @@ def calls(x, gradient):
         yield ops.gather, (input, *linear)
         grad = torch.ones_like(linear[0], dtype=x.dtype).requires_grad_(gradient)
         yield ops.scatter, (grad, *linear, [images, channels, height, width], channels_last)
+    other = gaussian((images, channels, 4, 7), x.dtype, seed=1)
+    rows = (rois, torch.tensor([1, 0, 0, 1])[: len(rois)])
+    others = (LEVELS, [0.5, 1.0], OUTER, False)
+    maps = [input, other.requires_grad_(gradient)]
+    yield ops.roi_spatial_pyramid_pool_of_maps, (maps, *rows, *others)
+    yield ops.roi_spatial_pyramid_pool_of_maps_with_argmax, (maps, *rows, *others)
+    argmax = ops.roi_spatial_pyramid_pool_of_maps_with_argmax([x, other.detach()], *rows, *others)[1]
+    yield ops.gather_of_maps, (maps, argmax, *rows, LEVEL_BINS)
+    grad = torch.ones_like(argmax, dtype=x.dtype).requires_grad_(gradient)
+    sizes = [*x.shape, *other.shape]
+    yield ops.scatter_of_maps, (grad, argmax, *rows, LEVEL_BINS, sizes, [channels_last, False])
 
 
 @pytest.mark.parametrize("gradient", [False, True])

@@ -163,7 +163,7 @@ def test_regions_do_not_care_about_each_other(data, x, levels, convention):
 def test_values_are_the_cells_the_indices_name(x, levels):
     values, indices = spp_ext.spatial_pyramid_pool(x, levels, return_indices=True)
     level_bins = [level.bins for level in parse_levels("spp_ext.test", levels)]
-    assert_same(autograd.gather(x, indices.int(), None, level_bins), values)
+    assert_same(autograd.gather(indices.int(), None, None, level_bins, x), values)
     columns = 0
     for part, where in zip(spp_ext.split_levels(values, levels), spp_ext.split_levels(indices, levels), strict=True):
         assert_same(x.flatten(2).gather(2, where.flatten(2)), part.flatten(2))
@@ -182,11 +182,12 @@ def test_gather_and_scatter_equal_the_reference(data, x, levels):
     images = None if rois is None else images_of(rois)
     g = generator(data.draw(seeds))
     argmax = torch.randint(-1, cells, (rows, channels * sum(level_bins)), generator=g, dtype=torch.int32)
-    assert_same(autograd.gather(x, argmax, rois, level_bins), reference.gather(x, argmax, levels, images))
+    assert_same(autograd.gather(argmax, rois, None, level_bins, x), reference.gather(x, argmax, levels, images))
     grad = gaussian(argmax.shape, x.dtype, 5)
     expected = reference.scatter(grad, argmax, levels, x.shape, images)
     for channels_last in (False, True):
-        assert_same(autograd.scatter(grad, argmax, rois, level_bins, x.shape, channels_last), expected)
+        (got,) = autograd.scatter(grad, argmax, rois, None, level_bins, [(x.shape, channels_last)])
+        assert_same(got, expected)
 
 
 @examples(100)

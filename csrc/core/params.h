@@ -39,6 +39,18 @@ struct Regions {
   std::int64_t count;    // K
   double spatial_scale;  // feature cells per image pixel
   RoiConvention convention;
+  // Of several maps, the one each region is drawn from, and the number of the one at hand, whose call
+  // leaves the others' rows alone.
+  const std::int64_t* map_indices = nullptr;  // [K], or null: there is one map
+  std::int64_t maps = 1;
+  std::int64_t map = 0;
+
+  SPP_HOST_DEVICE bool is_of_map(std::int64_t row) const {
+    return map_indices == nullptr || map_indices[row] == map;
+  }
+  SPP_HOST_DEVICE bool names_map(std::int64_t row) const {
+    return map_indices == nullptr || (map_indices[row] >= 0 && map_indices[row] < maps);
+  }
 };
 
 // One entry of `rois` in the type coordinates are computed in: double for float64, which T must then

@@ -17,9 +17,9 @@ struct Executor {
                        void* context) = nullptr;
 };
 
-// The first row of `rois` that cannot be pooled, if any.
+// The first row that cannot be pooled, if any.
 struct RoiFault {
-  enum class Kind { kNone, kBatchIndex, kNotFinite };
+  enum class Kind { kNone, kMapIndex, kBatchIndex, kNotFinite };
   Kind kind = Kind::kNone;
   std::int64_t row = 0;
   std::int32_t column = 0;

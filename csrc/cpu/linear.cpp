@@ -96,6 +96,7 @@ void gather_of(const GatherParams& params, const Executor& executor, FirstFault&
   advise_huge_pages(
       output, linear.rows * source.channels * linear.bins * static_cast<std::int64_t>(sizeof(S)));
   run_units(linear.rows, 0, executor, [&](std::int64_t row, void*) {
+    if (linear.regions != nullptr && !linear.regions->is_of_map(row)) return;
     S* const out = output + row * source.channels * linear.bins;
     std::fill(out, out + source.channels * linear.bins, S{});
     const double index = linear.regions == nullptr ? static_cast<double>(row)

@@ -128,17 +128,19 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
   const PyramidView& pyramid = params.pyramid;
   const std::int64_t count = params.regions.count;
 
+  const RowsByImage by_image = group_by_image(&params.regions, count, input.batch);
+  const std::int64_t pooled = by_image.begin[input.batch];  // rows of this map
   std::vector<Span> spans(static_cast<std::size_t>(count * pyramid.spans));
   constexpr std::int64_t kRowsPerTask = 256;
-  run_units(divide_up(count, kRowsPerTask), 0, executor, [&](std::int64_t unit, void*) {
-    for (std::int64_t row = unit * kRowsPerTask; row < std::min(count, (unit + 1) * kRowsPerTask);
-         ++row) {
+  run_units(divide_up(pooled, kRowsPerTask), 0, executor, [&](std::int64_t unit, void*) {
+    for (std::int64_t k = unit * kRowsPerTask; k < std::min(pooled, (unit + 1) * kRowsPerTask);
+         ++k) {
+      const std::int64_t row = by_image.rows[k];
       fill_spans(pyramid, roi_window(params.regions, row, input.height, input.width), input.height,
                  input.width, spans.data() + row * pyramid.spans);
     }
   });
 
-  const RowsByImage by_image = group_by_image(&params.regions, count, input.batch);
   const std::int64_t elements = count * input.channels * pyramid.bins;
   const bool streams = elements * size_of(input.dtype) > kCachedBytes;
   RegionJob job{params, spans.data(), by_image.rows.data(), 0, streams};

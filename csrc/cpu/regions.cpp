@@ -7,6 +7,7 @@
 namespace spp_ext::cpu {
 RoiFault find_roi_fault(const Regions& regions, std::int64_t batch) {
   for (std::int64_t row = 0; row < regions.count; ++row) {
+    if (!regions.names_map(row)) return {RoiFault::Kind::kMapIndex, row, 0, 0};
     for (int column = 0; column < 5; ++column) {
       const double value = roi_entry<double>(regions, row, column);
       if (!std::isfinite(value)) return {RoiFault::Kind::kNotFinite, row, column, value};
@@ -22,7 +23,8 @@ RowsByImage group_by_image(const Regions* regions, std::int64_t count, std::int6
   grouped.begin.assign(static_cast<std::size_t>(batch) + 1, 0);
   grouped.rows.resize(static_cast<std::size_t>(count));
   const auto belongs = [&](std::int64_t row) {
-    return regions == nullptr ? row < batch : is_image(roi_entry<double>(*regions, row, 0), batch);
+    if (regions == nullptr) return row < batch;
+    return regions->is_of_map(row) && is_image(roi_entry<double>(*regions, row, 0), batch);
   };
   const auto image = [&](std::int64_t row) {
     return regions == nullptr ? row : image_of(*regions, row);

@@ -20,8 +20,8 @@ struct RowsByImage {
   std::vector<std::int64_t> begin;
   std::vector<std::int64_t> rows;
 };
-// With null regions row r belongs to image r. Rows whose batch index is outside [0, batch) are left
-// out.
+// With null regions row r belongs to image r. Rows of other maps, and rows whose batch index is outside
+// [0, batch), are left out.
 RowsByImage group_by_image(const Regions* regions, std::int64_t count, std::int64_t batch);
 
 }  // namespace spp_ext::cpu

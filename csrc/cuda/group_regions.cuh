@@ -1,5 +1,6 @@
 // Groups regions by image on the device, so that nothing waits for the host. One block an image lists
 // the image's regions in ascending order; one more fills the output of regions that cannot be pooled.
+// Regions of other maps than the one at hand are passed over.
 //
 // A block counts for itself how many regions belong to earlier images: it reads the rois twice, but
 // needs no second launch and no atomics.
@@ -59,7 +60,7 @@ __global__ void __launch_bounds__(tuning::kGroupThreads)
       if (params.output == nullptr) return;
       for (std::int64_t first = 0; first < count; first += blockDim.x) {
         const std::int64_t row = first + threadIdx.x;
-        const bool bad = row < count && sound_image(params.regions, row, params.batch) < 0;
+        const bool bad = row < count && sound_image(params.regions, row, params.batch) == kNoImage;
         std::int32_t found = 0;
         const std::int32_t rank = rank_in_block(bad, warp_counts, &found);
         if (bad) bad_rows[rank] = static_cast<std::int32_t>(row);
@@ -78,7 +79,7 @@ __global__ void __launch_bounds__(tuning::kGroupThreads)
     for (std::int64_t first = 0; first < count; first += blockDim.x) {
       const std::int64_t row = first + threadIdx.x;
       const std::int64_t its_image =
-          row < count ? sound_image(params.regions, row, params.batch) : -1;
+          row < count ? sound_image(params.regions, row, params.batch) : kNoImage;
       const bool earlier = its_image >= 0 && its_image < image;
       std::int32_t found = 0;
       rank_in_block(earlier, warp_counts, &found);

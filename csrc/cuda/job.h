@@ -62,6 +62,11 @@ struct PoolJob {
   SPP_HOST_DEVICE bool whole_map() const { return !by_region; }
 };
 
+// In place of an image: the region cannot be pooled, because a coordinate is not finite, or the batch
+// index names no image or the map index no map; or it is for the call of another map to pool.
+constexpr std::int64_t kNoImage = -1;
+constexpr std::int64_t kOtherMap = -2;
+
 namespace detail {
 template <class T>
 SPP_HOST_DEVICE std::int64_t sound_image(const Regions& regions, std::int64_t row,
@@ -72,19 +77,21 @@ SPP_HOST_DEVICE std::int64_t sound_image(const Regions& regions, std::int64_t ro
     const T value = roi_entry<T>(regions, row, column);
     sound = sound && value - value == 0;  // false for NaN and for infinities
   }
-  return sound ? static_cast<std::int64_t>(index) : -1;
+  return sound ? static_cast<std::int64_t>(index) : kNoImage;
 }
 }  // namespace detail
 
-// The image of a region; -1 if it cannot be pooled, because a coordinate is not finite or the batch
-// index names no image.
+// The image of a region, or one of the above. A region without a map falls to the first one, so that
+// one call answers for each.
 SPP_HOST_DEVICE std::int64_t sound_image(const Regions& regions, std::int64_t row,
                                          std::int64_t batch) {
+  if (!regions.names_map(row)) return regions.map == 0 ? kNoImage : kOtherMap;
+  if (!regions.is_of_map(row)) return kOtherMap;
   return regions.dtype == DType::kFloat64 ? detail::sound_image<double>(regions, row, batch)
                                           : detail::sound_image<float>(regions, row, batch);
 }
 
-// The image of an output row, -1 if it cannot be pooled; and its window.
+// The image of an output row, or what is in place of one; and its window.
 SPP_HOST_DEVICE std::int64_t image_of(const PoolJob& job, std::int64_t row) {
   return job.whole_map() ? row : sound_image(job.regions, row, job.input.batch);
 }

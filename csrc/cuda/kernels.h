@@ -27,7 +27,7 @@ inline std::int64_t region_scratch(std::int64_t batch, std::int64_t regions) {
 void pool_map(const MapPoolParams& params, const Stream& stream);
 
 // A region whose batch index is outside [0, N) or with a coordinate that is not finite pools to
-// NaN, argmax -1.
+// NaN, argmax -1; so does, in the call for the first of several maps, one whose map index names none.
 void pool_regions(const RegionPoolParams& params, std::int32_t* scratch, const Stream& stream);
 
 void pool_multi_kernel(const MultiKernelParams& params, const Stream& stream);

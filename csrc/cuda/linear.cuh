@@ -75,6 +75,7 @@ __global__ void __launch_bounds__(tuning::kElementThreads)
     }
     const std::int64_t cell = linear.argmax[i];
     const std::int64_t image = linear.by_region ? sound_image(linear.regions, row, map.batch) : row;
+    if (image == kOtherMap) continue;
     S value = from_compute<S>(0);
     if (cell >= 0 && cell < map.cells() && image >= 0) {
       const std::int64_t plane = image * map.channels * map.cells() + channel * map.plane_stride();

@@ -32,7 +32,8 @@ __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
     const std::int64_t bin = at % level.bins;
     const std::int64_t to = job.output_index(i, row, channel, bin);
     const std::int64_t image = image_of(job, row);
-    if (image < 0) {
+    if (image == kOtherMap) continue;
+    if (image == kNoImage) {
       static_cast<S*>(job.output)[to] = not_a_number<S>();
       if constexpr (with_argmax) job.argmax[to] = -1;
       continue;

@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(tuning::kChannelWarps * 32, tuning::kMinBlocks
                                     parts.stride,
                                     static_cast<std::int32_t>(pyramid.bins)};
     const std::int64_t image = image_of(job, row);  // alike for all threads of the block
-    const bool sound = image >= 0;
+    if (image == kOtherMap) continue;
+    const bool sound = image != kNoImage;
     if (thread == 0) *row_number = row;
     if (sound) {
       for (std::int64_t k = thread; k < pyramid.spans; k += threads) {

@@ -20,10 +20,15 @@ struct Cuda {
   static void check_regions(const char* op, const HeldRegions& held, std::int64_t batch,
                             bool validate) {
     if (!validate) return;
-    const Tensor host =
-        torch::stable::to(held.tensor, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+    const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
+    const Tensor rois = torch::stable::to(held.tensor, cpu);
     Regions regions = held.regions;
-    regions.rois = host.const_data_ptr();
+    regions.rois = rois.const_data_ptr();
+    std::optional<Tensor> map_indices;
+    if (held.map_indices) {
+      map_indices = torch::stable::to(*held.map_indices, cpu);
+      regions.map_indices = static_cast<const std::int64_t*>(map_indices->const_data_ptr());
+    }
     raise_roi_fault(op, regions, batch);
   }
 

@@ -16,6 +16,13 @@ STABLE_TORCH_LIBRARY(SPP_OP_NAMESPACE, library) {
       "roi_spatial_pyramid_pool_with_argmax(Tensor input, Tensor rois, int[] levels, float "
       "spatial_scale, "
       "int convention, bool validate) -> (Tensor, Tensor)");
+  library.def(
+      "roi_spatial_pyramid_pool_of_maps(Tensor[] input, Tensor rois, Tensor map_indices, int[] "
+      "levels, float[] spatial_scales, int convention, bool validate) -> Tensor");
+  library.def(
+      "roi_spatial_pyramid_pool_of_maps_with_argmax(Tensor[] input, Tensor rois, Tensor "
+      "map_indices, int[] levels, float[] spatial_scales, int convention, bool validate) -> "
+      "(Tensor, Tensor)");
   library.def("multi_kernel_max_pool2d(Tensor input, int[] kernel_sizes, bool cascade) -> Tensor");
   library.def(
       "multi_kernel_max_pool2d_with_argmax(Tensor input, int[] kernel_sizes, bool cascade) -> "
@@ -25,5 +32,11 @@ STABLE_TORCH_LIBRARY(SPP_OP_NAMESPACE, library) {
       "scatter(Tensor grad_output, Tensor argmax, Tensor? rois, int[] level_bins, SymInt[] "
       "input_size, "
       "bool channels_last) -> Tensor");
+  library.def(
+      "gather_of_maps(Tensor[] sources, Tensor argmax, Tensor rois, Tensor map_indices, int[] "
+      "level_bins) -> Tensor");
+  library.def(
+      "scatter_of_maps(Tensor grad_output, Tensor argmax, Tensor rois, Tensor map_indices, int[] "
+      "level_bins, SymInt[] input_sizes, bool[] channels_last) -> Tensor[]");
   library.def("cpu_instruction_set() -> str");
 }

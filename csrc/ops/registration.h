@@ -16,6 +16,7 @@ namespace spp_ext::ops {
 template <class Device>
 struct Ops {
   using Ints = std::vector<std::int64_t>;
+  using Tensors = std::vector<Tensor>;
 
   static Tensor spatial_pyramid_pool(const Tensor& input, Ints levels) {
     return pool_map<Device>(input, levels, false).output;
@@ -38,6 +39,21 @@ struct Ops {
         pool_regions<Device>(input, rois, levels, spatial_scale, convention, validate, true);
     return {pooled.output, *pooled.argmax};
   }
+  static Tensor roi_spatial_pyramid_pool_of_maps(Tensors input, const Tensor& rois,
+                                                 const Tensor& map_indices, Ints levels,
+                                                 std::vector<double> spatial_scales,
+                                                 std::int64_t convention, bool validate) {
+    return pool_regions_of_maps<Device>(input, rois, map_indices, levels, spatial_scales,
+                                        convention, validate, false)
+        .output;
+  }
+  static std::tuple<Tensor, Tensor> roi_spatial_pyramid_pool_of_maps_with_argmax(
+      Tensors input, const Tensor& rois, const Tensor& map_indices, Ints levels,
+      std::vector<double> spatial_scales, std::int64_t convention, bool validate) {
+    Pooled pooled = pool_regions_of_maps<Device>(input, rois, map_indices, levels, spatial_scales,
+                                                 convention, validate, true);
+    return {pooled.output, *pooled.argmax};
+  }
   static Tensor multi_kernel_max_pool2d(const Tensor& input, Ints kernel_sizes, bool cascade) {
     return pool_multi_kernel<Device>(input, kernel_sizes, cascade, false).output;
   }
@@ -55,6 +71,16 @@ struct Ops {
                         Ints level_bins, Ints input_size, bool channels_last) {
     return ops::scatter<Device>(grad_output, argmax, rois, level_bins, input_size, channels_last);
   }
+  static Tensor gather_of_maps(Tensors sources, const Tensor& argmax, const Tensor& rois,
+                               const Tensor& map_indices, Ints level_bins) {
+    return ops::gather_of_maps<Device>(sources, argmax, rois, map_indices, level_bins);
+  }
+  static Tensors scatter_of_maps(const Tensor& grad_output, const Tensor& argmax,
+                                 const Tensor& rois, const Tensor& map_indices, Ints level_bins,
+                                 Ints input_sizes, std::vector<bool> channels_last) {
+    return ops::scatter_of_maps<Device>(grad_output, argmax, rois, map_indices, level_bins,
+                                        input_sizes, channels_last);
+  }
 
   static void register_with(torch::stable::detail::StableLibrary& library) {
     library.impl("spatial_pyramid_pool", TORCH_BOX(&Ops::spatial_pyramid_pool));
@@ -63,11 +89,17 @@ struct Ops {
     library.impl("roi_spatial_pyramid_pool", TORCH_BOX(&Ops::roi_spatial_pyramid_pool));
     library.impl("roi_spatial_pyramid_pool_with_argmax",
                  TORCH_BOX(&Ops::roi_spatial_pyramid_pool_with_argmax));
+    library.impl("roi_spatial_pyramid_pool_of_maps",
+                 TORCH_BOX(&Ops::roi_spatial_pyramid_pool_of_maps));
+    library.impl("roi_spatial_pyramid_pool_of_maps_with_argmax",
+                 TORCH_BOX(&Ops::roi_spatial_pyramid_pool_of_maps_with_argmax));
     library.impl("multi_kernel_max_pool2d", TORCH_BOX(&Ops::multi_kernel_max_pool2d));
     library.impl("multi_kernel_max_pool2d_with_argmax",
                  TORCH_BOX(&Ops::multi_kernel_max_pool2d_with_argmax));
     library.impl("gather", TORCH_BOX(&Ops::gather));
     library.impl("scatter", TORCH_BOX(&Ops::scatter));
+    library.impl("gather_of_maps", TORCH_BOX(&Ops::gather_of_maps));
+    library.impl("scatter_of_maps", TORCH_BOX(&Ops::scatter_of_maps));
   }
 };
 

@@ -1,4 +1,4 @@
-// Regions that cannot be pooled, as the errors users see. `regions.rois` is host memory.
+// Regions that cannot be pooled, as the errors users see. The memory of `regions` is the host's.
 #pragma once
 
 #include <string>
@@ -13,6 +13,11 @@ inline void raise_roi_fault(const char* op, const Regions& regions, std::int64_t
   if (fault.kind == cpu::RoiFault::Kind::kNone) return;
   std::string value = std::to_string(fault.value);
   const std::string row = std::to_string(fault.row);
+  if (fault.kind == cpu::RoiFault::Kind::kMapIndex) {
+    fail<std::out_of_range>(
+        op, "expected map_indices from 0 to " + std::to_string(regions.maps - 1) + ", got " +
+                std::to_string(regions.map_indices[fault.row]) + " in row " + row);
+  }
   if (fault.kind == cpu::RoiFault::Kind::kNotFinite) {
     constexpr const char* kColumns[] = {"batch index", "x1", "y1", "x2", "y2"};
     fail(op, std::string("expected finite boxes, got ") + kColumns[fault.column] + " = " + value +

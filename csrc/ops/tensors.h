@@ -176,4 +176,28 @@ inline HeldMap feature_map(const char* op, const char* name, const Tensor& tenso
   return held;
 }
 
+// Checks feature maps that differ in nothing but H, W and layout.
+inline std::vector<HeldMap> feature_maps(const char* op, const std::string& name,
+                                         const std::vector<Tensor>& tensors) {
+  if (tensors.empty()) fail(op, "expected at least one map in " + name + ", got none");
+  std::vector<HeldMap> held;
+  for (std::size_t m = 0; m < tensors.size(); ++m) {
+    const std::string its_name = name + "[" + std::to_string(m) + "]";
+    held.push_back(feature_map(op, its_name.c_str(), tensors[m]));
+    check_same_device(op, its_name.c_str(), tensors[m], (name + "[0]").c_str(), tensors[0]);
+    const FeatureMap &map = held[m].map, &first = held[0].map;
+    if (map.batch != first.batch || map.channels != first.channels) {
+      fail(op, "expected maps of one batch size and number of channels, got " + name +
+                   "[0] of shape " + shape_of(tensors[0]) + " and " + its_name + " of shape " +
+                   shape_of(tensors[m]));
+    }
+    if (map.dtype != first.dtype) {
+      fail(op, "expected maps of one dtype, got " + name + "[0] of " +
+                   torch::headeronly::toString(tensors[0].scalar_type()) + " and " + its_name +
+                   " of " + torch::headeronly::toString(tensors[m].scalar_type()));
+    }
+  }
+  return held;
+}
+
 }  // namespace spp_ext::ops
