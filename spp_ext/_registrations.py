@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spp_ext import autograd
-from spp_ext._library import load_error
+from spp_ext._library import load_error, ops
 
 _NAMESPACE = "spp_ext"
 _library = torch.library.Library(_NAMESPACE, "FRAGMENT")  # lives as long as the process
@@ -238,10 +238,9 @@ def _cells_of(m: int, argmax: Tensor, map_indices: Tensor) -> Tensor:
 def _gather_map_by_map(
     sources: Sequence[Tensor], argmax: Tensor, rois: Tensor, map_indices: Tensor, level_bins: Sequence[int]
 ) -> Tensor:
-    op = torch.ops.spp_ext.gather
-    parts = [op(source, _cells_of(m, argmax, map_indices), rois, level_bins) for m, source in enumerate(sources)]
-    gathered = parts[0]
-    for m, part in enumerate(parts[1:], 1):
+    gathered = ops.gather(sources[0], _cells_of(0, argmax, map_indices), rois, level_bins)
+    for m, source in enumerate(sources[1:], 1):
+        part = ops.gather(source, _cells_of(m, argmax, map_indices), rois, level_bins)
         gathered = torch.where((map_indices == m).unsqueeze(-1), part, gathered)
     return gathered
 
@@ -254,11 +253,16 @@ def _scatter_map_by_map(
     level_bins: Sequence[int],
     *sizes_and_layouts: Any,
 ) -> list[Tensor]:
-    op = torch.ops.spp_ext.scatter
     return [
-        op(grad_output, _cells_of(m, argmax, map_indices), rois, level_bins, *shape)
+        ops.scatter(grad_output, _cells_of(m, argmax, map_indices), rois, level_bins, *shape)
         for m, shape in enumerate(_shapes(*sizes_and_layouts))
     ]
+
+
+def register_map_by_map(library: torch.library.Library) -> None:
+    """Registers what runs where gradients come in batches, for the ops of the library's namespace."""
+    library.impl("gather_of_maps", _gather_map_by_map, "Batched")
+    library.impl("scatter_of_maps", _scatter_map_by_map, "Batched")
 
 
 if load_error() is None:
@@ -274,5 +278,4 @@ if load_error() is None:
     _register("scatter", _fake_scatter, _scatter)
     _register("gather_of_maps", _fake_gather_of_maps, _gather_of_maps)
     _register("scatter_of_maps", _fake_scatter_of_maps, _scatter_of_maps)
-    _library.impl("gather_of_maps", _gather_map_by_map, "Batched")
-    _library.impl("scatter_of_maps", _scatter_map_by_map, "Batched")
+    register_map_by_map(_library)

@@ -30,6 +30,10 @@ OPS = [
 ]
 
 
+# What torch is told about the emulated ops, for as long as the process lives.
+_SIMT = torch.library.Library("spp_ext_simt", "FRAGMENT")
+
+
 def build_simt(sanitize=""):
     """Builds the emulated library and returns its path; nothing is done when it is up to date."""
     build = ROOT / "build" / f"simt{sanitize and '-' + sanitize}"
@@ -56,8 +60,11 @@ def use(backend):
     """Puts the kernels of ``backend`` under the public API, for the rest of the process."""
     if backend == "cpu":
         return
-    from spp_ext import _library
+    from spp_ext import _library, _registrations
 
+    if backend == "simt":
+        load_simt()
+        _registrations.register_map_by_map(_SIMT)
     for name in OPS:
         if backend == "simt":
             op = getattr(load_simt(), name).default

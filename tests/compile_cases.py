@@ -39,6 +39,12 @@ def listed(x, first, second):
     return spp_ext.roi_spatial_pyramid_pool(x, [first[:, 1:], second[:, 1:]], LEVELS)
 
 
+def several(x, y, rois):
+    maps, map_indices = [x * 1, y * 1], torch.arange(len(rois)) % 2
+    options = {"convention": "outer", "map_indices": map_indices}
+    return 2 * spp_ext.roi_spatial_pyramid_pool(maps, rois, LEVELS, (0.5, 0.25), **options)
+
+
 def cubes(pool):
     return lambda *arguments: pool(*arguments).pow(3).sum()
 
@@ -66,6 +72,17 @@ def map_and_lists():
     ]
 
 
+def maps_and_rois():
+    return [
+        (torch.randn(size), torch.randn(*size[:2], size[2] + 14, size[3] + 27), random_rois(count, size[0], *size[2:]))
+        for size, count in SIZES
+    ]
+
+
+def boxes_in_batches():
+    return [(x, y, torch.stack([rois] * 4 + [rois.flip(0)])) for x, y, rois in maps_and_rois()]
+
+
 def tangents(x):
     with forward_ad.dual_level():
         return forward_ad.unpack_dual(maps(forward_ad.make_dual(x, x.cos()))).tangent
@@ -78,6 +95,10 @@ def forward_cases():
     yield "regions", regions, map_and_rois(), 1
     yield "indices", with_indices, one_map(), 1
     yield "lists of boxes", listed, map_and_lists(), 1
+    yield "several maps", several, maps_and_rois(), 1
+    yield "grad of several maps", torch.func.grad(cubes(several), (0, 1)), maps_and_rois(), 1
+    yield "vmap over boxes of several maps", torch.vmap(several, (None, None, 0)), boxes_in_batches(), 1
+    yield "jvp of several maps", lambda x, y, r: torch.func.jvp(several, (x, y, r), (x, y, r))[1], maps_and_rois(), 3
     yield "grad", torch.func.grad(cubes(maps)), one_map(), 1
     yield "grad of regions", torch.func.grad(cubes(regions)), map_and_rois(), 1
     yield "vmap", torch.vmap(maps), samples(), 1
@@ -112,6 +133,7 @@ def main():
         ("training on maps", maps, one_map()),
         ("training on channels_last maps", maps, one_map(torch.channels_last)),
         ("training on regions", regions, map_and_rois()),
+        ("training on several maps", several, maps_and_rois()),
     ):
         torch._dynamo.reset()
         COUNT = 0

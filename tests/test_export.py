@@ -38,6 +38,18 @@ class Lists(Regions):
         return self.head(self.pool(self.features(x), [first, second]))
 
 
+class Scales(Regions):
+    """Every region at the scale of its own: from the features of the image, or of one twice as large."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = spp_ext.RoISpatialPyramidPool(LEVELS, (0.5, 1.0), "outer")
+
+    def forward(self, x, rois):
+        maps = [self.features(x), self.features(torch.nn.functional.interpolate(x, scale_factor=2))]
+        return self.head(self.pool(maps, rois, torch.arange(rois.shape[0]) % 2))
+
+
 def inputs(model, images, height, width, count):
     x, rois = torch.randn(images, 3, height, width), random_rois(count, images, height, width)
     if isinstance(model, Lists):
@@ -48,7 +60,7 @@ def inputs(model, images, height, width, count):
 
 def dynamic(model):
     images = {} if isinstance(model, Lists) else {0: ANY}
-    return ({**images, 2: ANY, 3: ANY}, *({0: ANY},) * {Maps: 0, Regions: 1, Lists: 2}[type(model)])
+    return ({**images, 2: ANY, 3: ANY}, *({0: ANY},) * {Maps: 0, Regions: 1, Scales: 1, Lists: 2}[type(model)])
 
 
 def gradients(module, arguments, model):
@@ -58,7 +70,7 @@ def gradients(module, arguments, model):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("kind", [Maps, Regions, Lists])
+@pytest.mark.parametrize("kind", [Maps, Regions, Lists, Scales])
 def test_an_exported_program_takes_any_size_and_trains(kind, strict):
     torch.manual_seed(0)
     model = kind()
@@ -69,7 +81,10 @@ def test_an_exported_program_takes_any_size_and_trains(kind, strict):
     file.seek(0)
     program = torch.export.load(file)
     targets = [str(node.target) for node in program.graph.nodes]
-    assert f"spp_ext.{'' if kind is Maps else 'roi_'}spatial_pyramid_pool.default" in targets  # and no argmax
+    op = {Maps: "spatial_pyramid_pool", Scales: "roi_spatial_pyramid_pool_of_maps"}.get(
+        kind, "roi_spatial_pyramid_pool"
+    )
+    assert f"spp_ext.{op}.default" in targets  # and no argmax
     module = program.module()
     for images, height, width, count in ((2, 9, 8, 9), (5, 17, 12, 23), (3, 5, 30, 11)):
         arguments = inputs(model, images, height, width, count)
@@ -80,7 +95,7 @@ def test_an_exported_program_takes_any_size_and_trains(kind, strict):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("kind", [Maps, Regions])
+@pytest.mark.parametrize("kind", [Maps, Regions, Scales])
 def test_a_package_compiled_ahead_of_time_runs_from_python(kind, tmp_path):
     torch.manual_seed(0)
     model = kind().eval()

@@ -125,6 +125,11 @@ def test_the_drop_ins():
         (lambda x: spp_ext.spatial_pyramid_pool(x, return_indices=True), torch.float32, "no return_indices for ONNX"),
         (lambda x: spp_ext.spatial_pyramid_pool(x), torch.float64, "input of float32 for ONNX"),
         (lambda x: spp_ext.spatial_pyramid_pool(x), torch.float16, "input of float32 for ONNX"),
+        (
+            lambda x: spp_ext.roi_spatial_pyramid_pool([x, x], torch.zeros(1, 5), map_indices=torch.zeros(1).long()),
+            torch.float32,
+            "one map for ONNX",
+        ),
         (lambda x: spp_ext.ops.roi_pool(x, torch.zeros(1, 5).double(), 2), torch.float32, "boxes of float32 for ONNX"),
     ],
 )

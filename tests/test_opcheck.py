@@ -77,8 +77,9 @@ def test_fake_and_meta_results_are_laid_out_as_real_ones(shape, layout):
             *spp_ext.spatial_pyramid_pool(leaf, (1, 2), return_indices=True),
             *spp_ext.roi_spatial_pyramid_pool(leaf, rois, (1, 2), return_indices=True),
             spp_ext.ops.multi_kernel_max_pool2d(leaf, (3, 5)),
+            spp_ext.roi_spatial_pyramid_pool([leaf, x[..., :1]], rois, (1, 2), map_indices=rois[:, 0].long()),
         ]
-        return [*outputs, *(torch.autograd.grad(output.sum(), leaf)[0] for output in outputs[::2])]
+        return [*outputs, *(torch.autograd.grad(output.sum(), leaf)[0] for output in (*outputs[:5:2], outputs[5]))]
 
     real = work(x, rois)
     with FakeTensorMode() as mode:
@@ -96,3 +97,13 @@ def test_shapes_that_do_not_fit_are_refused_without_data(op):
         getattr(ops, op)(x, *(([1, 1],) if op[0] == "s" else (rois, [1, 1], 1.0, OUTER, False)))
     with pytest.raises(ValueError, match="expected boxes of shape"):
         ops.roi_spatial_pyramid_pool(x[None], rois, [1, 1], 1.0, OUTER, False)
+
+
+def test_maps_that_do_not_fit_are_refused_without_data():
+    x, rois, first = (torch.zeros(shape, device="meta") for shape in ((2, 3, 4, 5), (1, 5), (1,)))
+    for other, message in (
+        (x[:, :2], r"one batch size and number of channels, got input\[0\] of shape \[2, 3, 4, 5\] and input\[1\]"),
+        (x.half(), r"one dtype, got input\[0\] of torch.float32 and input\[1\] of torch.float16"),
+    ):
+        with pytest.raises(ValueError, match=f"spp_ext.roi_spatial_pyramid_pool: expected maps of {message}"):
+            spp_ext.roi_spatial_pyramid_pool([x, other], rois, map_indices=first.long())

@@ -176,6 +176,70 @@ def test_a_region_that_cannot_be_pooled_becomes_nan(simt, levels, channels_last)
         simt.roi_spatial_pyramid_pool(x, rois, encoded, 1.0, ROI_POOL, True)
 
 
+SEVERAL = [(2, 9, 11, 14), (2, 9, 1, 3), (2, 9, 70, 60), (2, 9, 4, 4)]
+SCALES = [0.5, 1.0, 2.0, 0.25]
+
+
+def several(dtype, layouts):
+    return [make(shape, dtype, "ties", last) for shape, last in zip(SEVERAL, layouts, strict=True)]
+
+
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("layouts", [[False] * 4, [True] * 4, [False, True, True, False]], ids=str)
+@pytest.mark.parametrize("levels", ["spp", "two bases", "more than a launch holds", "more bins than shared memory"])
+def test_regions_of_several_maps_equal_the_cpu(simt, levels, layouts):
+    """Fresh memory is full of NaN, so that what no map's call writes shows."""
+    encoded, level_bins = pyramid("test", LEVELS[levels])
+    count = 8 if levels.startswith("more") else 70
+    rois, map_indices = random_rois(count, 2, 12, 14), torch.arange(count).flip(0) * 7 % 5 % 3  # none on the last map
+    for dtype in DTYPES if levels == "spp" else DTYPES[:1]:
+        maps = several(dtype, layouts)
+        arguments = (maps, rois, map_indices, encoded, SCALES, ROI_POOL, False)
+        expected = CPU.roi_spatial_pyramid_pool_of_maps_with_argmax(*arguments)
+        grad = integers(expected[1].shape, dtype, seed=5)
+        rows = (expected[1], rois, map_indices, level_bins)
+        sizes = [number for shape in SEVERAL for number in shape]
+        torch.use_deterministic_algorithms(True)
+        try:
+            assert_same(simt.roi_spatial_pyramid_pool_of_maps(*arguments), expected[0])
+            assert_same(simt.roi_spatial_pyramid_pool_of_maps_with_argmax(*arguments), expected)
+            assert_same(simt.gather_of_maps(maps, *rows), CPU.gather_of_maps(maps, *rows))
+            got = simt.scatter_of_maps(grad, *rows, sizes, layouts)
+        finally:
+            torch.use_deterministic_algorithms(False)
+        assert_same(got, CPU.scatter_of_maps(grad, *rows, sizes, layouts))
+        assert [g.stride() for g in got] == [x.stride() for x in maps]
+        assert not got[3].any()
+
+
+@pytest.mark.parametrize("layouts", [[False] * 4, [True] * 4, [True, False, False, True]], ids=str)
+@pytest.mark.parametrize("levels", ["spp", "more bins than shared memory"])
+def test_a_region_without_a_map_becomes_nan(simt, levels, layouts):
+    maps = several(torch.float32, layouts)
+    rois = random_rois(9, 2, 11, 14)
+    rois[5, 0], rois[6, 3] = 2, math.nan  # on sound maps, the first and another
+    map_indices = torch.tensor([0, 4, -1, 2, 2**40, 0, 3, -(2**63), 1])
+    bad = torch.tensor([1, 2, 4, 5, 6, 7])
+    good = torch.tensor([0, 3, 8])
+    encoded, level_bins = pyramid("test", LEVELS[levels])
+    options = (encoded, SCALES, ROI_POOL)
+    values, argmax = simt.roi_spatial_pyramid_pool_of_maps_with_argmax(maps, rois, map_indices, *options, False)
+    expected = CPU.roi_spatial_pyramid_pool_of_maps_with_argmax(maps, rois[good], map_indices[good], *options, False)
+    assert_same((values[good], argmax[good]), expected)
+    assert values[bad].isnan().all()
+    assert (argmax[bad] == -1).all()
+    assert_same(simt.roi_spatial_pyramid_pool_of_maps(maps, rois, map_indices, *options, False), values)
+    # Its gradient is nothing, whatever comes in and whatever argmax it has.
+    forged = torch.where(argmax < 0, 0, argmax)
+    sizes = [number for shape in SEVERAL for number in shape]
+    rows = (rois, map_indices, level_bins)
+    grads = simt.scatter_of_maps(torch.ones_like(values), forged, *rows, sizes, layouts)
+    assert sum(g.sum() for g in grads) == len(good) * 9 * sum(level_bins)
+    assert (simt.gather_of_maps([x + 5 for x in maps], forged, *rows)[bad] == 0).all()
+    with pytest.raises(IndexError, match="expected map_indices from 0 to 3, got 4 in row 1"):
+        simt.roi_spatial_pyramid_pool_of_maps(maps, rois, map_indices, *options, True)
+
+
 # Kernel sizes: YOLO's, one that needs steps on the way, and one with a halo that no tile has room for.
 @pytest.mark.usefixtures("schedule")
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
@@ -245,7 +309,7 @@ def test_kernels_stay_inside_their_memory():
         "ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0",
         "SPP_EXT_SIMT_LIBRARY": os.fspath(library),
     }
-    chosen = "(equal and forward and float32) or any_pyramid or becomes_nan or forged or (stride and not 80)"
+    chosen = "(equal and forward and float32) or any_pyramid or several or becomes_nan or forged or (stride and not 80)"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", __file__, "-k", chosen]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=backend.ROOT)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
