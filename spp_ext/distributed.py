@@ -10,6 +10,8 @@
 Of stride-1 pools images are kept, and for anything else the map is gathered: their channels come in blocks, one for
 each size, which is not an even split either.
 
+Regions of several maps take no DTensor.
+
 The public functions import this when they meet a DTensor. It needs no call by a user, except for one who calls
 ``torch.ops.spp_ext.*`` with DTensors directly.
 """

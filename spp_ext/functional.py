@@ -167,6 +167,10 @@ def roi_spatial_pyramid_pool(
         >>> boxes = torch.tensor([[0.0, 32, 48, 200, 300], [1.0, 0, 0, 799, 599]])
         >>> spp_ext.roi_spatial_pyramid_pool(features, boxes, spatial_scale=1 / 16).shape
         torch.Size([2, 12800])
+        >>> twice_as_large = torch.randn(2, 256, 75, 100)
+        >>> maps, scales, map_indices = [features, twice_as_large], [1 / 16, 1 / 8], torch.tensor([1, 0])
+        >>> spp_ext.roi_spatial_pyramid_pool(maps, boxes, spatial_scale=scales, map_indices=map_indices).shape
+        torch.Size([2, 12800])
     """
     op = "spp_ext.roi_spatial_pyramid_pool"
     plain = type(input) is Tensor

@@ -1,5 +1,7 @@
 """Regions of several maps in one call: each row is exactly that of its own map, and so is every derivative."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from support import (
@@ -133,6 +135,16 @@ def test_the_module_is_the_function():
     module = spp_ext.RoISpatialPyramidPool(LEVELS, SCALES, "outer")
     assert_same(module(maps, rois, map_indices), pool(maps, rois, map_indices, convention="outer"))
     assert f"spatial_scale={SCALES}" in repr(module)
+
+
+def test_the_readmes_example_runs():
+    blocks = (Path(__file__).parent.parent / "README.md").read_text().split("```python\n")
+    names = {}
+    for block in blocks[1:3]:
+        exec(block.split("```")[0], names)
+    assert names["regions"].shape == (2, 12800)
+    assert names["map_indices"].tolist() == [2, 0]
+    assert [bool(x.grad.any()) for x in names["maps"]] == [True, False, True, False, False]
 
 
 # ---- nothing to pool ----
