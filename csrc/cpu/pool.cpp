@@ -130,6 +130,7 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
 
   const RowsByImage by_image = group_by_image(&params.regions, count, input.batch);
   const std::int64_t pooled = by_image.begin[input.batch];  // rows of this map
+  if (pooled == 0) return;
   std::vector<Span> spans(static_cast<std::size_t>(count * pyramid.spans));
   constexpr std::int64_t kRowsPerTask = 256;
   run_units(divide_up(pooled, kRowsPerTask), 0, executor, [&](std::int64_t unit, void*) {

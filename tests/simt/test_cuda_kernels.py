@@ -309,7 +309,7 @@ def test_kernels_stay_inside_their_memory():
         "ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0",
         "SPP_EXT_SIMT_LIBRARY": os.fspath(library),
     }
-    chosen = "(equal and forward and float32) or any_pyramid or several or becomes_nan or forged or (stride and not 80)"
+    chosen = "forward and (float32 and equal or several) or any_pyramid or becomes_nan or forged or stride and not 80"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", __file__, "-k", chosen]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=backend.ROOT)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
