@@ -19,6 +19,7 @@ import torch
 
 import spp_ext
 from spp_ext import _library
+from spp_ext._progress import progress
 from spp_ext.cli.info import describe_cpu
 
 from . import measure, overhead, report
@@ -36,20 +37,6 @@ INSTRUCTIONS = (  # ends of the names of what is counted
     "1x256x40x60 forward, channels_last",
     "1x256x38x50 K=300 forward",
 )
-
-
-def progress(done: int, total: int, what: str) -> None:
-    """A bar on stderr, or a line for each step where nobody watches it move."""
-    filled = 24 * done // max(total, 1)
-    bar = f"[{'#' * filled}{'.' * (24 - filled)}] {done}/{total}"
-    if sys.stderr.isatty():
-        print(
-            f"\r\033[K{bar} {what}"[: 5 + max(40, os.get_terminal_size(2).columns)], end="", file=sys.stderr, flush=True
-        )
-        if done == total:
-            print(file=sys.stderr)
-    else:
-        print(f"{bar} {what}", file=sys.stderr, flush=True)
 
 
 def _version(package: str) -> str | None:

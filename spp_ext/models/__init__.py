@@ -4,5 +4,6 @@ Needs torch alone; what needs another package says so and imports it when called
 """
 
 from spp_ext.models.sppnet import ZF5, SPPNet, sppnet_zf5, zf5
+from spp_ext.models.training import MultiSizeTrainer
 
-__all__ = ["SPPNet", "ZF5", "sppnet_zf5", "zf5"]
+__all__ = ["MultiSizeTrainer", "SPPNet", "ZF5", "sppnet_zf5", "zf5"]

@@ -3,7 +3,7 @@
 Cell (0, 0) of ZF-5's conv5 sees the image around pixel (20, 20), for its layers pad less than half their kernels, and
 neighbours lie 16 pixels apart. A box covers the cells whose centres are inside it:
 
-    "appendix_a"  exactly those. The paper counts cells from 1, and the centre of cell x' is 16 x'; here it is 16 x' + 4,
+    "appendix_a"  exactly those. The paper counts cells from 1, and the centre of cell x' is 16 x'; here 16 x' + 4,
                   so boxes are moved by 4 pixels and then mapped as in the paper, from floor(x1 / 16) + 1 to
                   ceil(x2 / 16) - 1, which is the op's convention "spp_net".
     "released"    those within a margin: in pixels and cells that count from 1, floor((x1 - 21 + 6.5) / 16 + 0.5) + 1 to
