@@ -22,7 +22,7 @@ from spp_ext import _library
 from spp_ext._progress import progress
 from spp_ext.cli.info import describe_cpu
 
-from . import measure, overhead, report
+from . import measure, overhead, report, sppnet
 from .baselines import contenders
 from .cases import WITH_BACKWARD, Case, cases
 
@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, default=ROOT / "build" / "benchmarks", metavar="DIR", help="default: build/benchmarks"
     )
-    commands = parser.add_subparsers(dest="command", metavar="{compare,readme,instructions,overhead}")
+    commands = parser.add_subparsers(dest="command", metavar="{compare,readme,instructions,overhead,sppnet}")
     comparing = commands.add_parser("compare", help="what got faster or slower beyond noise; status 1 if slower")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
@@ -219,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     counting = commands.add_parser("instructions", help="instructions per call, counted by valgrind's callgrind")
     counting.add_argument("--calls", type=int, default=10)
     commands.add_parser("overhead", help="what a call costs beside the pooling, on a tiny map")
+    commands.add_parser("sppnet", help="R-CNN against SPP-net, per image, beside the paper's numbers")
     commands.add_parser("memory")  # what `measure.cpu_memory` runs
     return parser
 
@@ -235,10 +236,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         picture = options.chart or options.readme.parent / "docs" / "benchmarks.png"
         try:
             report.write_readme(options.readme, report.load(options.results), picture)
+            sppnet.write_readme(options.readme, options.results)
         except (ValueError, ImportError, OSError) as error:
             print(f"benchmarks: {error}", file=sys.stderr)
             return 1
         return 0
+    if options.command == "sppnet":
+        if options.device == "cuda" and not torch.cuda.is_available():
+            print("benchmarks: torch finds no GPU", file=sys.stderr)
+            return 1
+        threads = None if options.device == "cuda" else max(options.threads)
+        seconds = max(options.seconds, 20.0)
+        return sppnet.run(_about(options.device), options.device, threads, options.turns, seconds, options.output)
     if options.command == "instructions":
         return instructions(options)
     if options.command == "overhead":

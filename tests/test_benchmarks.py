@@ -202,3 +202,72 @@ def test_overhead_lists_each_pool_beside_torch(suite, capsys):
     for lines in (rest[:3], rest[4:]):
         assert [line.split()[0] for line in lines] == ["spatial_pyramid_pool", "roi_spatial_pyramid_pool", "torch"]
         assert lines[-1].endswith("1.00 of torch")
+
+
+# ---- R-CNN against SPP-net ----
+
+
+@pytest.fixture(scope="module")
+def sppnet(suite):
+    return importlib.import_module("benchmarks.sppnet")
+
+
+def test_the_papers_ratios_follow_from_its_times(sppnet):
+    found = sppnet.ratios(sppnet.PAPER)
+    assert set(found) == set(sppnet.PAPER_RATIOS)  # nothing about pooling, which the paper does not tell
+    for name, ratio in sppnet.PAPER_RATIOS.items():
+        assert found[name] == pytest.approx(ratio, rel=0.01)
+
+
+def test_pooling_counts_against_sppnet_alone(sppnet):
+    times = {sppnet.RCNN: 10.0, sppnet.FC: 1.0}
+    for name in sppnet.SCALES:
+        times |= {f"{name}, conv": 2.0, f"{name}, pooling": 3.0}
+    found = sppnet.ratios(times)
+    assert found["1 scale, conv"] == 5 and found["1 scale, conv + fc"] == pytest.approx(11 / 3)
+    assert found["5 scales, conv + pooling + fc"] == pytest.approx(11 / 6)
+
+
+def test_multiply_adds_are_those_of_the_layers(sppnet):
+    found = sppnet.multiply_adds()
+    conv1, conv2, conv3 = 112, 26, 13  # outputs of 227 pixels
+    region = conv1**2 * 96 * 7 * 7 * 3 + conv2**2 * 256 * 5 * 5 * 96
+    region += conv3**2 * 9 * (256 * 384 + 384 * 384 + 384 * 256)
+    assert found[sppnet.RCNN] == 2000 * region
+    assert found[sppnet.FC] == 2000 * (12800 * 4096 + 4096 * 4096)
+    assert found["5 scales, conv"] > 5 * found["1 scale, conv"]
+
+
+def test_sppnet_readme_section(sppnet, suite, tmp_path):
+    times = {name: {"median": seconds} for name, seconds in sppnet.PAPER.items()}
+    result = {
+        "benchmark": "sppnet",
+        "hardware": "a CPU",
+        "device": "cpu",
+        "threads": 2,
+        "versions": {"torch": "2"},
+        "date": "2026-01-01T00:00",
+        "commit": "abc",
+        "times": times,
+        "ratios": sppnet.ratios(sppnet.PAPER),
+        "sampled": {sppnet.RCNN: 0.016},
+        "multiply_adds": sppnet.multiply_adds(),
+    }
+    (tmp_path / "sppnet-a-cpu.json").write_text(json.dumps(result))
+    (tmp_path / "sppnet-demo.json").write_text('{"hardware": "a report of another kind"}')
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- sppnet:begin -->old<!-- sppnet:end -->\nafter\n")
+    assert sppnet.write_readme(readme, tmp_path)
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| R-CNN / SPP-net, 1 scale: conv + fc |")]
+    assert line.split("|")[2].strip() == line.split("|")[4].strip() == "102x"
+    assert "\\~14.37 s" in text and "a CPU, 2 threads" in text
+    assert sppnet.load(tmp_path)[0]["hardware"] == "a CPU"
+    assert suite.report.load(tmp_path) == {}  # it is no result of the suite's own kind
+
+
+def test_sppnet_readme_without_markers_or_results_is_left_alone(sppnet, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing to fill\n")
+    assert not sppnet.write_readme(readme, tmp_path) and readme.read_text() == "nothing to fill\n"
