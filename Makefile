@@ -13,7 +13,8 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find cmake csrc -type f)
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-integration test-peers bench bench-peers lint format cuda-report gpu-check gpu-bench wheel clean
+.PHONY: help demo sppnet-demo test test-integration test-peers bench bench-peers lint format cuda-report gpu-check \
+        gpu-bench wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -22,6 +23,9 @@ help:  ## show this list
 
 demo: $(LIBRARY)  ## pool a photograph and 2,000 of its regions; ARGS="my.jpg" for another picture
 	$(PY) -m spp_ext demo $(ARGS)
+
+sppnet-demo: $(LIBRARY)  ## train narrow SPP-nets and a detector on two cores: 10 minutes, results in build/sppnet
+	$(PY) examples/sppnet $(ARGS)
 
 test: $(LIBRARY)  ## run the tests
 	$(PY) -m pytest -q $(ARGS)

@@ -277,3 +277,39 @@ def test_selective_search_where_it_is_installed_else_the_grid():
         with pytest.raises(ImportError, match="opencv-contrib-python-headless"):
             proposals.selective_search(image)
     assert models.box_iou(torch.tensor([[50.0, 30, 120, 80]]), boxes).max() > 0.6
+
+
+# ---- fine-tuning ----
+
+
+def test_fine_tuning_learns_regions_and_leaves_the_convolutions():
+    torch.manual_seed(0)
+    network = models.sppnet_zf5(2, width=NARROW).eval()
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    labels = torch.arange(300) % 3  # 2 is background
+    pooled = torch.rand(300, network.fc6.in_features)
+    pooled[:, :3] += 3 * torch.eye(3)[labels]
+    losses = models.fine_tune(network, pooled, labels, 2, steps=200, batch_size=32, learning_rate=3e-3)
+    assert len(losses) == 200 and sum(losses[-5:]) < 0.4 * sum(losses[:5])
+    changed = {name for name, weight in network.state_dict().items() if not torch.equal(weight, before[name])}
+    assert changed == {"fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias"} and not network.training
+
+    again = models.sppnet_zf5(2, width=NARROW).eval()
+    again.load_state_dict(before)
+    state = torch.get_rng_state()
+    assert models.fine_tune(again, pooled, labels, 2, steps=200, batch_size=32, learning_rate=3e-3) == losses
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_fine_tuning_needs_objects_and_background():
+    network = models.sppnet_zf5(2, width=1 / 32)
+    with pytest.raises(ValueError, match="expected regions of objects and of background, got 0 and 4"):
+        models.fine_tune(network, torch.zeros(4, network.fc6.in_features), torch.full((4,), 2), 2)
+
+
+def test_sampled_regions_show_what_they_overlap():
+    overlaps = torch.tensor([[0.9, 0.1], [0.2, 0.6], [0.3, 0.2], [0.0, 0.0], [0.55, 0.0], [0.05, 0.0]])
+    indices, labels = models.sample_regions(overlaps, negative=(0.1, 0.5))
+    assert dict(zip(indices.tolist(), labels.tolist(), strict=True)) == {0: 0, 1: 1, 4: 0, 2: 2}
+    indices, labels = models.sample_regions(overlaps, most=2)
+    assert len(indices) == len(indices.unique()) == 4 and sorted(labels.tolist())[2:] == [2, 2]

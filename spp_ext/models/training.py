@@ -25,6 +25,7 @@ from torch.utils.data import Dataset, default_collate
 from spp_ext._progress import progress as show_progress
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Progress = Callable[[int, int, str], None]
 
 
 def resized(images: Tensor, size: int) -> Tensor:
@@ -48,7 +49,7 @@ class MultiSizeTrainer:
         seed: of the order of the examples.
         checkpoint: where to save; None to save only when `save` is called.
         save_every: batches from one checkpoint to the next, beside the one after each epoch; 0 for none.
-        progress: whether to show a bar on stderr.
+        progress: whether to show a bar on stderr, or a function that is told the batches done, of how many, and a text.
 
     Example::
 
@@ -72,7 +73,7 @@ class MultiSizeTrainer:
         seed: int = 0,
         checkpoint: str | os.PathLike[str] | None = None,
         save_every: int = 0,
-        progress: bool = False,
+        progress: bool | Progress = False,
     ) -> None:
         if not sizes or batch_size < 1:
             raise ValueError(
@@ -83,7 +84,8 @@ class MultiSizeTrainer:
         self.optimizer, self.scheduler = optimizer, scheduler
         self.batch_size, self.loss, self.seed = batch_size, loss, seed
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.save_every, self.progress = save_every, progress
+        self.save_every = save_every
+        self.progress = progress if callable(progress) else show_progress if progress else None
         self.epoch = self.batch = 0  # of the batch that comes next
         self.losses: list[float] = []  # the mean of each finished epoch
         self._sum = 0.0  # of this epoch's losses, each times its examples
@@ -119,11 +121,11 @@ class MultiSizeTrainer:
             self.batch += 1
             if self.checkpoint is not None and self.save_every and self.batch % self.save_every == 0:
                 self.save(self.checkpoint)
-            if self.progress:
+            if self.progress is not None:
                 done = self.epoch * self.batches + self.batch
                 if done % max(1, self.batches // 4) == 0 or self.batch == self.batches:
                     what = f"epoch {self.epoch + 1} at {size} px, loss {loss.item():.3f}"
-                    show_progress(done, epochs * self.batches, what)
+                    self.progress(done, epochs * self.batches, what)
         self.losses.append(self._sum / len(self.dataset))
         self.epoch, self.batch, self._sum = self.epoch + 1, 0, 0.0
 
