@@ -30,7 +30,6 @@ from spp_ext.models.detector import Maps
 
 from . import measure
 
-BEGIN, END = "<!-- sppnet:begin -->", "<!-- sppnet:end -->"
 ROWS, COLUMNS, REGIONS, WARPED = 375, 500, 2000, 227
 BATCH = {"cpu": 16, "cuda": 200}  # warped regions that pass at once
 SAMPLED = {"cpu": 32, "cuda": REGIONS}  # warped regions that pass at all
@@ -190,12 +189,13 @@ def load(folder: Path) -> list[Result]:
     return [newest[device] for device in sorted(newest)]
 
 
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+    return "\n".join("| " + " | ".join(line).replace("~", "\\~") + " |" for line in [lines[0], rule, *lines[1:]])
+
+
 def readme_section(results: Sequence[Result]) -> str:
     """What stands between the README's two markers."""
-    lines = table(results)
-    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
-    lines = [[cell.replace("~", "\\~") for cell in line] for line in [lines[0], rule, *lines[1:]]]
-    rows = ["| " + " | ".join(line) + " |" for line in lines]
     machines = [
         f"{each['hardware']}{', ' + str(each['threads']) + ' threads' if each['threads'] else ''}, torch "
         f"{each['versions']['torch']}, {each['date'][:10]}, commit {each['commit']}"
@@ -206,14 +206,34 @@ def readme_section(results: Sequence[Result]) -> str:
         "times are of its GPU (table 10). \\~: measured on a sample of the regions and scaled up. Multiply-adds: what "
         "the ratio would be if each took the same time everywhere."
     )
-    return "\n".join(rows) + "\n\n" + "\n".join(f"- {machine}" for machine in machines) + "\n\n" + legend
+    return _markdown(table(results)) + "\n\n" + "\n".join(f"- {machine}" for machine in machines) + "\n\n" + legend
 
 
-def write_readme(readme: Path, folder: Path) -> bool:
-    """Writes the section between the markers of ``readme``; returns whether it has them and there is a result."""
-    text, results = readme.read_text(), load(folder)
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or not results:
-        return False
-    between = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-    readme.write_text(between.sub(lambda _: f"{BEGIN}\n\n{readme_section(results)}\n\n{END}", text))
-    return True
+def demo_section(demo: Result) -> str:
+    """What stands between the markers of the demo: its table, and what its detector found."""
+    found = demo["detection"]
+    precision = " and ".join(f"{100 * value:.1f}% with {name}" for name, value in found["mAP"].items())
+    about = (
+        f"% right, mean of {len(demo['settings']['seeds'])} seeds (lowest to highest); chance is 10. Detection: mAP "
+        f"{precision}; {100 * found['recall']:.1f}% of the objects have a proposal that overlaps them by half. "
+        f"{demo['hardware']}, torch {demo['torch']}, {demo['seconds'] / 60:.0f} minutes."
+    )
+    return f"{_markdown(demo['table'])}\n\n{about}"
+
+
+def write_readme(readme: Path, folder: Path) -> list[str]:
+    """Writes the sections of which ``readme`` has the markers and ``folder`` a result, and returns their names."""
+    sections = {}
+    if results := load(folder):
+        sections["sppnet"] = readme_section(results)
+    if (demo := folder / "sppnet-demo.json").exists():
+        sections["sppnet-demo"] = demo_section(json.loads(demo.read_text()))
+    text, written = readme.read_text(), []
+    for name, section in sections.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if text.count(begin) == text.count(end) == 1:
+            before, after = text.split(begin)[0], text.split(end)[1]
+            text = f"{before}{begin}\n\n{section}\n\n{end}{after}"
+            written.append(name)
+    readme.write_text(text)
+    return written

@@ -254,20 +254,32 @@ def test_sppnet_readme_section(sppnet, suite, tmp_path):
         "multiply_adds": sppnet.multiply_adds(),
     }
     (tmp_path / "sppnet-a-cpu.json").write_text(json.dumps(result))
-    (tmp_path / "sppnet-demo.json").write_text('{"hardware": "a report of another kind"}')
+    demo = {
+        "hardware": "another CPU",
+        "torch": "2",
+        "seconds": 120,
+        "settings": {"seeds": [0, 1]},
+        "table": [["pictures", "no SPP", "SPP"], ["64 x 64", "1.0", "2.0 (1.0 to 3.0)"]],
+        "detection": {"mAP": {"1 scale": 0.25, "5 scales": 0.5}, "recall": 0.75},
+    }
+    (tmp_path / "sppnet-demo.json").write_text(json.dumps(demo))
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- sppnet:begin -->old<!-- sppnet:end -->\nafter\n")
-    assert sppnet.write_readme(readme, tmp_path)
+    assert sppnet.write_readme(readme, tmp_path) == ["sppnet"]
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     (line,) = [line for line in text.splitlines() if line.startswith("| R-CNN / SPP-net, 1 scale: conv + fc |")]
     assert line.split("|")[2].strip() == line.split("|")[4].strip() == "102x"
     assert "\\~14.37 s" in text and "a CPU, 2 threads" in text
     assert sppnet.load(tmp_path)[0]["hardware"] == "a CPU"
+    readme.write_text("<!-- sppnet-demo:begin --><!-- sppnet-demo:end -->")
+    assert sppnet.write_readme(readme, tmp_path) == ["sppnet-demo"]
+    assert "| 64 x 64 | 1.0 | 2.0 (1.0 to 3.0) |" in readme.read_text()
+    assert "25.0% with 1 scale and 50.0% with 5 scales" in readme.read_text()
     assert suite.report.load(tmp_path) == {}  # it is no result of the suite's own kind
 
 
 def test_sppnet_readme_without_markers_or_results_is_left_alone(sppnet, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("nothing to fill\n")
-    assert not sppnet.write_readme(readme, tmp_path) and readme.read_text() == "nothing to fill\n"
+    assert sppnet.write_readme(readme, tmp_path) == [] and readme.read_text() == "nothing to fill\n"
