@@ -79,7 +79,7 @@ def main() -> None:
     figures.detections(options.output / "detections.png", found)
     print(f"\ndetection: proposals by {options.proposals}, recall {100 * found.recall:.1f}%")
     for name, precision in found.precision.items():
-        print(f"  {name}: {100 * precision:.1f}% mAP, {found.windows[name]:.2f} windows pooled for each proposal")
+        print(f"  {name}: {100 * precision:.1f}% mAP, {found.windows[name]:.2f} windows pooled for each region")
 
     record = {
         "hardware": cpu_name(),

@@ -35,7 +35,7 @@ class Settings:
 class Result:
     recall: float  # share of objects that some proposal overlaps by half
     precision: dict[str, float]  # mean average precision with so many scales
-    windows: dict[str, float]  # pooled windows for each proposal, on average
+    windows: dict[str, float]  # pooled for each region, on average
     images: list[Tensor]  # the scenes of the test, what is in them, and what was found with the most scales
     truths: list[models.Truth]
     found: list[models.Detections]
@@ -45,8 +45,8 @@ def propose(images: list[Tensor], settings: Settings) -> list[Tensor]:
     return [models.propose(image, settings.proposals, settings.method) for image in images]
 
 
-def fit(detector: models.SPPDetector, images: list[Tensor], truths: list[models.Truth], boxes: list[Tensor]) -> None:
-    """Fine-tunes the detector's fully-connected layers, then trains its SVMs."""
+def fit(detector: models.SPPDetector, images: list[Tensor], truths: list[models.Truth], boxes: list[Tensor]) -> float:
+    """Fine-tunes the fully-connected layers, then trains the SVMs; returns how many windows a region needs."""
     found, overlaps, samples = [], [], []
     for index, (image, truth, proposed) in enumerate(zip(images, truths, boxes, strict=True)):
         regions = torch.cat([truth.boxes, proposed])
@@ -62,6 +62,7 @@ def fit(detector: models.SPPDetector, images: list[Tensor], truths: list[models.
         features = [detector.network.head(pooled.float())[inverse] for pooled, inverse in found]
     # Few objects have a box of their own here, so boxes that fit one closely are examples too.
     models.fit_svms(detector.svms, features, overlaps, positive=0.7)
+    return sum(len(pooled) for pooled, _ in found) / sum(len(inverse) for _, inverse in found)
 
 
 def run(network: nn.Module, settings: Settings) -> Result:
@@ -76,15 +77,12 @@ def run(network: nn.Module, settings: Settings) -> Result:
     for name in settings.scales:
         torch.manual_seed(0)
         detector = models.SPPDetector(copy.deepcopy(network), CLASSES, SCALES[name], region_size=LARGE)
-        fit(detector, images, truths, boxes)
-        found, pooled = [], 0
+        windows[name] = fit(detector, images, truths, boxes)
+        found = []
         for index, (image, proposed) in enumerate(zip(test_images, test_boxes, strict=True)):
             found.append(detector(normalised(image), proposed))
-            maps = detector.image_maps(normalised(image))
-            pooled += len(detector.pool_regions(maps, proposed)[0])
             progress(index + 1, len(test_images), f"scenes to test on, {name}")
         precision[name] = models.mean_average_precision(found, test_truths, CLASSES)
-        windows[name] = pooled / sum(map(len, test_boxes))
     return Result(recall, precision, windows, test_images, test_truths, found)
 
 
