@@ -47,9 +47,12 @@ def test_sppnet_learns_at_every_size_it_was_trained_at(sppnet):
     assert accuracy["SPP, two sizes"]["square"]["80"] > 0.5
 
 
-def test_training_at_two_sizes_helps_at_small_ones(sppnet):
+def test_a_pyramid_and_two_sizes_help_where_they_should(sppnet):
     one, two = (sppnet[0]["accuracy"][kind][0]["square"] for kind in ("SPP, one size", "SPP, two sizes"))
     assert two["80"] > one["80"] + 0.05 and two["64"] > one["64"] + 0.05
+    # A wide picture need not be stretched.
+    wide = {kind: seeds[0]["wide"]["112"] for kind, seeds in sppnet[0]["accuracy"].items()}
+    assert min(wide["SPP, one size"], wide["SPP, two sizes"]) > wide["no SPP"]
     # What two sizes gain at the small one they do not lose at the large one several times over.
     assert two["112"] - two["80"] < one["112"] - one["80"]
 

@@ -28,6 +28,7 @@ class Settings:
     testing: int = 60
     proposals: int = 2000  # of a scene, at most
     method: str = "auto"
+    steps: int = 1000  # of fine-tuning
     scales: tuple[str, ...] = tuple(SCALES)
 
 
@@ -45,7 +46,9 @@ def propose(images: list[Tensor], settings: Settings) -> list[Tensor]:
     return [models.propose(image, settings.proposals, settings.method) for image in images]
 
 
-def fit(detector: models.SPPDetector, images: list[Tensor], truths: list[models.Truth], boxes: list[Tensor]) -> float:
+def fit(
+    detector: models.SPPDetector, images: list[Tensor], truths: list[models.Truth], boxes: list[Tensor], steps: int
+) -> float:
     """Fine-tunes the fully-connected layers, then trains the SVMs; returns how many windows a region needs."""
     found, overlaps, samples = [], [], []
     for index, (image, truth, proposed) in enumerate(zip(images, truths, boxes, strict=True)):
@@ -57,7 +60,8 @@ def fit(detector: models.SPPDetector, images: list[Tensor], truths: list[models.
         chosen, labels = models.sample_regions(overlaps[-1], most=64, seed=index)
         samples.append((pooled[inverse[chosen]], labels))
         progress(index + 1, len(images), "scenes to train on")
-    models.fine_tune(detector.network, *(torch.cat(column) for column in zip(*samples, strict=True)), CLASSES)
+    regions, labels = (torch.cat(column) for column in zip(*samples, strict=True))
+    models.fine_tune(detector.network, regions, labels, CLASSES, steps=steps)
     with torch.no_grad():
         features = [detector.network.head(pooled.float())[inverse] for pooled, inverse in found]
     # Few objects have a box of their own here, so boxes that fit one closely are examples too.
@@ -77,7 +81,7 @@ def run(network: nn.Module, settings: Settings) -> Result:
     for name in settings.scales:
         torch.manual_seed(0)
         detector = models.SPPDetector(copy.deepcopy(network), CLASSES, SCALES[name], region_size=LARGE)
-        windows[name] = fit(detector, images, truths, boxes)
+        windows[name] = fit(detector, images, truths, boxes, settings.steps)
         found = []
         for index, (image, proposed) in enumerate(zip(test_images, test_boxes, strict=True)):
             found.append(detector(normalised(image), proposed))
@@ -87,4 +91,4 @@ def run(network: nn.Module, settings: Settings) -> Result:
 
 
 def quick(settings: Settings) -> Settings:
-    return replace(settings, training=60, testing=20, proposals=1000)
+    return replace(settings, training=60, testing=20, proposals=1000, steps=400)
