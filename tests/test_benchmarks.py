@@ -1,6 +1,7 @@
 """The benchmark suite measures what it says, and its reports agree with its numbers. No test here looks at a time."""
 
 import copy
+import functools
 import importlib
 import json
 import subprocess
@@ -236,6 +237,25 @@ def test_multiply_adds_are_those_of_the_layers(sppnet):
     assert found[sppnet.RCNN] == 2000 * region
     assert found[sppnet.FC] == 2000 * (12800 * 4096 + 4096 * 4096)
     assert found["5 scales, conv"] > 5 * found["1 scale, conv"]
+
+
+def test_sppnet_measures_every_step(sppnet, tmp_path, monkeypatch, capsys):
+    narrow = functools.partial(sppnet.models.sppnet_zf5, width=1 / 32)
+    monkeypatch.setattr(sppnet.models, "sppnet_zf5", narrow)
+    monkeypatch.setattr(sppnet, "SCALES", {"1 scale": (64,), "5 scales": (64, 96)})
+    monkeypatch.setattr(sppnet, "REGIONS", 20)
+    monkeypatch.setattr(sppnet, "SAMPLED", {"cpu": 4})
+    about = {"hardware": "A CPU", "device": "cpu", "versions": {"torch": "2"}, "date": "2026", "commit": "abc"}
+    assert sppnet.run(about, "cpu", 1, turns=1, seconds=0.01, folder=tmp_path) == 0
+    (result,) = sppnet.load(tmp_path)
+    steps = {f"{name}, {step}" for name in ("1 scale", "5 scales") for step in ("conv", "pooling")}
+    assert set(result["times"]) == {sppnet.RCNN, sppnet.FC} | steps
+    assert all(time["median"] > 0 for time in result["times"].values())
+    assert result["sampled"] == {sppnet.RCNN: 0.2}
+    medians = {name: time["median"] for name, time in result["times"].items()}
+    for name, ratio in sppnet.ratios(medians).items():
+        assert result["ratios"][name] == pytest.approx(ratio, rel=0.01, abs=0.01)
+    assert (tmp_path / "sppnet-a-cpu.json").exists() and "pooling of 2,000 regions" in capsys.readouterr().out
 
 
 def test_sppnet_readme_section(sppnet, suite, tmp_path):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from classify import KINDS, LARGE
+from classify import KINDS, LARGE, SMALL
 from detect import Result
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -25,10 +25,11 @@ def accuracy(path: Path, results: dict) -> None:
             axes.plot(sizes, means, "o-", color=COLOURS[kind], label=kind)
             low, high = ([100 * end(column) for column in columns] for end in (min, max))
             axes.fill_between(sizes, low, high, color=COLOURS[kind], alpha=0.15, linewidth=0)
-    for size in KINDS["SPP, two sizes"]:
+    trained = {LARGE: "trained at", SMALL: "... and, two sizes, at"}
+    for size, text in trained.items():
         left.axvline(size, color="0.85", zorder=0)
+        left.annotate(f"{text} {size}", (size, 2), rotation=90, color="0.55", ha="right", fontsize=8)
     left.set(title="Classification of square pictures", xlabel="pixels of a side", ylabel="% right")
-    left.annotate(f"trained at {LARGE}", (LARGE, 2), rotation=90, color="0.55", ha="right", fontsize=8)
     right.set(title="Linear SVM on whole wide pictures, no fine-tuning", xlabel="pixels of the shorter side")
     left.set_ylim(0, 100)
     for axes in (left, right):

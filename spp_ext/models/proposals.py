@@ -11,7 +11,6 @@ such object well, at the price of many more boxes than objects.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from typing import Any, Literal
 
@@ -24,10 +23,10 @@ ASPECTS = (1 / 2, 1 / math.sqrt(2), 1.0, math.sqrt(2), 2.0)  # height / width
 
 
 def _opencv() -> Any | None:
-    if importlib.util.find_spec("cv2") is None:
+    try:
+        import cv2
+    except ImportError:
         return None
-    import cv2
-
     return cv2 if hasattr(cv2, "ximgproc") else None
 
 
@@ -37,7 +36,9 @@ def has_selective_search() -> bool:
 
 
 def selective_search(image: Tensor, count: int = 2000) -> Tensor:
-    """Boxes ``[K, 4]`` of (x1, y1, x2, y2) in pixels by Selective Search, at most ``count``, the likeliest first.
+    """Boxes ``[K, 4]`` of (x1, y1, x2, y2) in pixels by Selective Search.
+
+    The method ranks its boxes partly at random, so of an image with more than ``count`` it may keep others each time.
 
     Args:
         image: uint8 ``[3, H, W]``, red first.
@@ -49,11 +50,11 @@ def selective_search(image: Tensor, count: int = 2000) -> Tensor:
     cv2 = _opencv()
     if cv2 is None:
         raise ImportError("Selective Search needs OpenCV's contrib modules: pip install opencv-contrib-python-headless")
-    cv2.setRNGSeed(0)  # the order of equals is drawn
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(image.flip(0).permute(1, 2, 0).contiguous().numpy())
     search.switchToSelectiveSearchFast()
-    rectangles = torch.from_numpy(search.process()[:count]).float()  # x, y, width, height
+    rectangles = torch.from_numpy(search.process()[:count])  # x, y, width, height
+    rectangles = torch.unique(rectangles, dim=0).float()  # in an order that is not random
     return torch.cat([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]], 1)
 
 
