@@ -87,26 +87,20 @@ def _convolutions(channels: Sequence[int]) -> nn.Sequential:
     )
 
 
-class ZF5(nn.Module):
-    """ZF-5 without a pyramid: fully-connected layers on a map of one fixed size.
+class _Network(nn.Module):
+    """The layers that both networks share, around a pool of their own.
 
     Args:
+        pool5: maps ``[N, C, h, w]`` to ``[N, C * bins]``.
+        bins: of the pool.
+        size: the one size of image, in pixels, that the pool can take; None for any.
         num_classes: outputs of fc8.
-        size: the one size of image it takes, in pixels.
         width: multiplies the number of channels of every layer but the last.
     """
 
-    def __init__(self, num_classes: int, size: int = 224, width: float = 1.0) -> None:
-        if size < SMALLEST:
-            raise ValueError(f"spp_ext.models: expected a size of at least {SMALLEST} pixels, got {size}")
+    def __init__(self, pool5: nn.Module, bins: int, size: int | None, num_classes: int, width: float) -> None:
         super().__init__()
-        self.size: int | None = size
-        cells = -(-(map_size(size) - 3) // 2) + 1  # of pool5
-        self._build(
-            nn.Sequential(nn.MaxPool2d(3, stride=2, ceil_mode=True), nn.Flatten()), cells * cells, num_classes, width
-        )
-
-    def _build(self, pool5: nn.Module, bins: int, num_classes: int, width: float) -> None:
+        self.size = size
         channels = [max(1, round(width * channels)) for channels in (96, 256, 384, 384, 256)]
         hidden = max(1, round(width * 4096))
         self.convolutions = _convolutions(channels)
@@ -160,7 +154,24 @@ class ZF5(nn.Module):
         return self.fc8(self.represent(images))
 
 
-class SPPNet(ZF5):
+class ZF5(_Network):
+    """ZF-5 without a pyramid: fully-connected layers on a map of one fixed size.
+
+    Args:
+        num_classes: outputs of fc8.
+        size: the one size of image it takes, in pixels.
+        width: multiplies the number of channels of every layer but the last.
+    """
+
+    def __init__(self, num_classes: int, size: int = 224, width: float = 1.0) -> None:
+        if size < SMALLEST:
+            raise ValueError(f"spp_ext.models: expected a size of at least {SMALLEST} pixels, got {size}")
+        pool5 = nn.Sequential(nn.MaxPool2d(3, stride=2, ceil_mode=True), nn.Flatten())
+        cells = -(-(map_size(size) - 3) // 2) + 1
+        super().__init__(pool5, cells * cells, size, num_classes, width)
+
+
+class SPPNet(_Network):
     """ZF-5 with a spatial pyramid pooling layer between conv5 and fc6: images of any size, and regions of them.
 
     Args:
@@ -170,10 +181,8 @@ class SPPNet(ZF5):
     """
 
     def __init__(self, num_classes: int, levels: Sequence[Level] = (6, 3, 2, 1), width: float = 1.0) -> None:
-        nn.Module.__init__(self)
-        self.size = None
         pool5 = SpatialPyramidPool(levels)
-        self._build(pool5, pool5.bins, num_classes, width)
+        super().__init__(pool5, pool5.bins, None, num_classes, width)
 
     @property
     def levels(self) -> tuple[Level, ...]:
