@@ -64,6 +64,7 @@ gpu-bench:  ## on a machine with a GPU: build for it, time it against the peers,
 	architecture=$$($(PYTHON) -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())') && \
 	  SPP_EXT_CUDA=1 TORCH_CUDA_ARCH_LIST=$$architecture $(PYTHON) setup.py --quiet build_ext --inplace
 	$(PYTHON) -m benchmarks --device cuda --compile --output benchmarks/results $(ARGS)
+	$(PYTHON) -m benchmarks --device cuda --output benchmarks/results sppnet
 
 wheel: .venv/.ready  ## build a wheel into dist/
 	rm -rf build/lib*  # setuptools would pack modules that were deleted since

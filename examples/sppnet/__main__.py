@@ -76,7 +76,7 @@ def main() -> None:
     checkpoint = options.output / "SPP-two-sizes-0.pt"
     network.load_state_dict(torch.load(checkpoint, weights_only=True)["network"])
     found = detect.run(network, detection)
-    figures.detections(options.output / "detections.png", found)
+    figures.detections(options.output / "detections.jpg", found)
     print(f"\ndetection: proposals by {options.proposals}, recall {100 * found.recall:.1f}%")
     for name, precision in found.precision.items():
         print(f"  {name}: {100 * precision:.1f}% mAP, {found.windows[name]:.2f} windows pooled for each region")
@@ -92,7 +92,7 @@ def main() -> None:
         "detection": {"recall": found.recall, "mAP": found.precision, "windows": found.windows},
     }
     (options.output / "sppnet-demo.json").write_text(json.dumps(record, indent=1) + "\n")
-    names = ("accuracy.png", "detections.png", "sppnet-demo.json")
+    names = ("accuracy.png", "detections.jpg", "sppnet-demo.json")
     print(f"\nwritten after {record['seconds']} s: " + ", ".join(str(options.output / name) for name in names))
 
 

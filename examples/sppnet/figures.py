@@ -62,7 +62,7 @@ def detections(path: Path, result: Result, certain: float = 0.0) -> None:
                 bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5},
             )
     figure.suptitle("Scenes of the test: objects dashed; detections green where right, red where not", fontsize=11)
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, pil_kwargs={"quality": 88})
 
 
 def _rectangle(box: list[float], colour: str, width: float, **style) -> Rectangle:
