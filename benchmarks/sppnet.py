@@ -211,14 +211,15 @@ def readme_section(results: Sequence[Result]) -> str:
 
 def demo_section(demo: Result) -> str:
     """What stands between the markers of the demo: its table, and what its detector found."""
-    found = demo["detection"]
-    precision = " and ".join(f"{100 * value:.1f}% with {name}" for name, value in found["mAP"].items())
+    lines = [["proposals", "objects within reach", *(f"mAP, {name}" for name in SCALES)]]
+    for method, found in demo["detection"].items():
+        lines.append([method, *(f"{100 * share:.1f}" for share in (found["recall"], *found["mAP"].values()))])
     about = (
-        f"% right, mean of {len(demo['settings']['seeds'])} seeds (lowest to highest); chance is 10. Detection: mAP "
-        f"{precision}; {100 * found['recall']:.1f}% of the objects have a proposal that overlaps them by half. "
+        f"% right, mean of {len(demo['settings']['seeds'])} seeds (lowest to highest); chance is 10. Below, %: objects "
+        "that a proposal overlaps by half are within reach, and detections that overlap one by half count as right. "
         f"{demo['hardware']}, torch {demo['torch']}, {demo['seconds'] / 60:.0f} minutes."
     )
-    return f"{_markdown(demo['table'])}\n\n{about}"
+    return f"{_markdown(demo['table'])}\n\n{about}\n\n{_markdown(lines)}"
 
 
 def write_readme(readme: Path, folder: Path) -> list[str]:

@@ -280,7 +280,7 @@ def test_sppnet_readme_section(sppnet, suite, tmp_path):
         "seconds": 120,
         "settings": {"seeds": [0, 1]},
         "table": [["pictures", "no SPP", "SPP"], ["64 x 64", "1.0", "2.0 (1.0 to 3.0)"]],
-        "detection": {"mAP": {"1 scale": 0.25, "5 scales": 0.5}, "recall": 0.75},
+        "detection": {"a grid": {"mAP": {"1 scale": 0.25, "5 scales": 0.5}, "recall": 0.75}},
     }
     (tmp_path / "sppnet-demo.json").write_text(json.dumps(demo))
     readme = tmp_path / "README.md"
@@ -295,7 +295,7 @@ def test_sppnet_readme_section(sppnet, suite, tmp_path):
     readme.write_text("<!-- sppnet-demo:begin --><!-- sppnet-demo:end -->")
     assert sppnet.write_readme(readme, tmp_path) == ["sppnet-demo"]
     assert "| 64 x 64 | 1.0 | 2.0 (1.0 to 3.0) |" in readme.read_text()
-    assert "25.0% with 1 scale and 50.0% with 5 scales" in readme.read_text()
+    assert "| a grid | 75.0 | 25.0 | 50.0 |" in readme.read_text()
     assert suite.report.load(tmp_path) == {}  # it is no result of the suite's own kind
 
 

@@ -19,6 +19,9 @@ import figures
 import torch
 
 from spp_ext.cli.info import _cpu as cpu_name
+from spp_ext.models.proposals import has_selective_search
+
+NAMES = {"grid": "a grid", "selective_search": "Selective Search"}
 
 
 def _cell(values: list[float]) -> str:
@@ -44,6 +47,13 @@ def print_table(lines: list[list[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+def methods(choice: str) -> list[str]:
+    """Of proposing boxes, those that were chosen."""
+    if choice != "all":
+        return [choice]
+    return ["grid", "selective_search"] if has_selective_search() else ["grid"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python examples/sppnet", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one seed and fewer pictures: about a minute")
@@ -53,14 +63,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/sppnet"), help="a folder (default: build/sppnet)")
     parser.add_argument("--resume", action="store_true", help="go on where training was stopped")
     parser.add_argument(
-        "--proposals", choices=("auto", "selective_search", "grid"), default="grid", help="default: the grid"
+        "--proposals",
+        choices=("all", "grid", "selective_search"),
+        default="all",
+        help="default: the grid and, where OpenCV's contrib modules are installed, Selective Search",
     )
     options = parser.parse_args()
 
     settings = classify.Settings(
         seeds=tuple(range(options.seeds)), workers=options.workers, folder=options.output, resume=options.resume
     )
-    detection = detect.Settings(method=options.proposals)
+    detection = detect.Settings()
     if options.quick:
         settings, detection = classify.quick(settings), detect.quick(detection)
     if options.epochs:
@@ -75,11 +88,13 @@ def main() -> None:
     network = classify.network("SPP, two sizes").eval()
     checkpoint = options.output / "SPP-two-sizes-0.pt"
     network.load_state_dict(torch.load(checkpoint, weights_only=True)["network"])
-    found = detect.run(network, detection)
-    figures.detections(options.output / "detections.jpg", found)
-    print(f"\ndetection: proposals by {options.proposals}, recall {100 * found.recall:.1f}%")
-    for name, precision in found.precision.items():
-        print(f"  {name}: {100 * precision:.1f}% mAP, {found.windows[name]:.2f} windows pooled for each region")
+    found = {method: detect.run(network, replace(detection, method=method)) for method in methods(options.proposals)}
+    print("\ndetection, % mAP")
+    for method, result in found.items():
+        print(f"  {NAMES[method]}, {100 * result.recall:.1f}% of the objects within reach")
+        for name, precision in result.precision.items():
+            print(f"    {name}: {100 * precision:.1f}, {result.windows[name]:.2f} windows pooled for each region")
+    figures.detections(options.output / "detections.jpg", list(found.values())[-1])
 
     record = {
         "hardware": cpu_name(),
@@ -89,7 +104,10 @@ def main() -> None:
         "settings": {"seeds": settings.seeds, "epochs": settings.epochs, "quick": options.quick},
         "accuracy": results,
         "table": table(results),
-        "detection": {"recall": found.recall, "mAP": found.precision, "windows": found.windows},
+        "detection": {
+            NAMES[method]: {"recall": result.recall, "mAP": result.precision, "windows": result.windows}
+            for method, result in found.items()
+        },
     }
     (options.output / "sppnet-demo.json").write_text(json.dumps(record, indent=1) + "\n")
     names = ("accuracy.png", "detections.jpg", "sppnet-demo.json")

@@ -27,7 +27,7 @@ class Settings:
     training: int = 120  # scenes
     testing: int = 60
     proposals: int = 2000  # of a scene, at most
-    method: str = "auto"
+    method: str = "grid"
     steps: int = 1000  # of fine-tuning
     scales: tuple[str, ...] = tuple(SCALES)
 
@@ -91,4 +91,4 @@ def run(network: nn.Module, settings: Settings) -> Result:
 
 
 def quick(settings: Settings) -> Settings:
-    return replace(settings, training=60, testing=20, proposals=1000, steps=400)
+    return replace(settings, training=40, testing=20, proposals=1000, steps=300)
