@@ -18,7 +18,7 @@ import detect
 import figures
 import torch
 
-from spp_ext.cli.info import _cpu as cpu_name
+from spp_ext.cli.info import describe_cpu
 from spp_ext.models.proposals import has_selective_search
 
 NAMES = {"grid": "a grid", "selective_search": "Selective Search"}
@@ -97,7 +97,7 @@ def main() -> None:
     figures.detections(options.output / "detections.jpg", list(found.values())[-1])
 
     record = {
-        "hardware": cpu_name(),
+        "hardware": describe_cpu(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "seconds": round(time.perf_counter() - start),
