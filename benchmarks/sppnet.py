@@ -113,7 +113,8 @@ def run(about: Result, device: str, threads: int | None, turns: int, seconds: fl
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    with torch.no_grad():
+    # A GPU's convolutions would else be TF32, its matrix products float32, and the ratio of both without meaning.
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         progress(0, 2, "warming up")
         steps, shares = _steps(device)
         progress(1, 2, "R-CNN and SPP-net in turn")
