@@ -145,6 +145,8 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 def test_bad_settings_are_named():
     with pytest.raises(ValueError, match="expected at least one size"):
         models.MultiSizeTrainer(torch.nn.Linear(1, 1), Noise(), (), None)
+    with pytest.raises(ValueError, match="got sizes=.80., 0 examples and batch_size=128"):
+        models.MultiSizeTrainer(torch.nn.Linear(1, 1), [], (80,), None)
 
 
 def test_progress_is_shown(capfd):

@@ -51,6 +51,9 @@ class MultiSizeTrainer:
         save_every: batches from one checkpoint to the next, beside the one after each epoch; 0 for none.
         progress: whether to show a bar on stderr, or a function that is told the batches done, of how many, and a text.
 
+    Raises:
+        ValueError: there is no size or no example, or the batches are empty.
+
     Example::
 
         >>> network = sppnet_zf5(10, width=1 / 8)
@@ -75,10 +78,10 @@ class MultiSizeTrainer:
         save_every: int = 0,
         progress: bool | Progress = False,
     ) -> None:
-        if not sizes or batch_size < 1:
+        if not sizes or batch_size < 1 or not len(dataset):
             raise ValueError(
-                "spp_ext.models: expected at least one size and a batch_size of at least 1, "
-                f"got sizes={list(sizes)} and batch_size={batch_size}"
+                "spp_ext.models: expected at least one size, one example and a batch_size of at least 1, "
+                f"got sizes={list(sizes)}, {len(dataset)} examples and batch_size={batch_size}"
             )
         self.network, self.dataset, self.sizes = network, dataset, tuple(sizes)
         self.optimizer, self.scheduler = optimizer, scheduler
