@@ -64,7 +64,7 @@ def fit_svms(
 
     every, overlap = torch.cat(list(features)).cpu(), torch.cat(list(overlaps)).cpu()
     scale = NORM / every.norm(dim=1).mean().item()
-    examples = (every * scale).double().numpy()
+    examples = (every.float() * scale).numpy()
     draw = np.random.default_rng(seed)
     for label in range(svms.out_features):
         positives = (overlap[:, label] >= positive).nonzero().flatten().numpy()
