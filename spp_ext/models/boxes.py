@@ -51,7 +51,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     torchvision's where it is installed.
 
     Args:
-        boxes: ``[K, 4]``.
+        boxes: ``[K, 4]`` of (x1, y1, x2, y2).
         scores: ``[K]``.
         threshold: intersection over union.
     """
@@ -59,14 +59,14 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
         from torchvision.ops import nms as torchvisions
     except (ImportError, RuntimeError):  # RuntimeError: built for another torch
         return _nms(boxes, scores, threshold)
-    return torchvisions(boxes, scores, threshold)
+    return torchvisions(boxes, scores.to(boxes), threshold)  # which takes them of one type only
 
 
 def average_precision(found: Sequence[Detections], truths: Sequence[Truth], label: int, iou: float = 0.5) -> float:
     """Area under the precision-recall curve of one class over all images, as in PASCAL VOC since 2010.
 
-    A detection is right if it overlaps an object of its class by ``iou`` or more that no more certain one has claimed.
-    NaN where no image has the class.
+    A detection is right if the object of its class that it overlaps most, by ``iou`` or more, is claimed by no more
+    certain one. NaN where no image has the class.
 
     Args:
         found: an item for each image.
@@ -79,6 +79,8 @@ def average_precision(found: Sequence[Detections], truths: Sequence[Truth], labe
         return float("nan")
     scores, right = [], []
     for detections, truth in zip(found, truths, strict=True):
+        detections = Detections(*(column.cpu() for column in detections))
+        truth = Truth(*(column.cpu() for column in truth))
         chosen = detections.labels == label
         order = detections.scores[chosen].argsort(descending=True, stable=True)
         overlaps = box_iou(detections.boxes[chosen][order], truth.boxes[truth.labels == label])
@@ -102,6 +104,6 @@ def average_precision(found: Sequence[Detections], truths: Sequence[Truth], labe
 def mean_average_precision(
     found: Sequence[Detections], truths: Sequence[Truth], num_classes: int, iou: float = 0.5
 ) -> float:
-    """The mean of `average_precision` over the classes that occur."""
+    """The mean of `average_precision` over the classes that occur; NaN if none does."""
     each = torch.tensor([average_precision(found, truths, label, iou) for label in range(num_classes)])
     return float(each[~each.isnan()].mean())

@@ -51,7 +51,7 @@ def selective_search(image: Tensor, count: int = 2000) -> Tensor:
     if cv2 is None:
         raise ImportError("Selective Search needs OpenCV's contrib modules: pip install opencv-contrib-python-headless")
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
-    search.setBaseImage(image.flip(0).permute(1, 2, 0).contiguous().numpy())
+    search.setBaseImage(image.flip(0).permute(1, 2, 0).contiguous().cpu().numpy())
     search.switchToSelectiveSearchFast()
     rectangles = torch.from_numpy(search.process()[:count])  # x, y, width, height
     rectangles = torch.unique(rectangles, dim=0).float()  # in an order that is not random
