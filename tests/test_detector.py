@@ -98,15 +98,23 @@ def test_several_maps_are_pooled_in_one_call_as_each_by_itself(network, mapping)
         assert torch.equal(pooled[inverse[own]], expected[rows])
 
 
-def test_bad_boxes_are_named(network):
+def test_bad_input_is_named(network):
     one = detector(network, (128,))
     image = torch.zeros(3, 100, 150)
     with pytest.raises(ValueError, match=r"boxes of shape \[K, 4\] .* got \[3, 5\]"):
         one(image, torch.zeros(3, 5))
     with pytest.raises(ValueError, match=r"finite boxes, got \[0.0, 0.0, inf, 9.0\] in row 1"):
         one(image, torch.tensor([[0.0, 0, 5, 5], [0, 0, math.inf, 9]]))
-    with pytest.raises(ValueError, match="at least one scale"):
+    with pytest.raises(ValueError, match=r"at least one scale, .* got \[\]"):
         detector(network, ())
+    with pytest.raises(ValueError, match=r"of 64 pixels or more, got \[128, 48\]"):
+        detector(network, (128, 48))
+    with pytest.raises(ValueError, match="expected layer to be one of .* got 'conv5'"):
+        detector(network, (128,), layer="conv5")
+    with pytest.raises(ValueError, match=r"an image of shape \[3, H, W\] .* got \[3, 100, 150\], torch.uint8"):
+        one(image.byte(), torch.zeros(3, 4))
+    with pytest.raises(ValueError, match=r"an image of shape \[3, H, W\] .* got \[1, 3, 100, 150\]"):
+        one(image[None], torch.zeros(3, 4))
     with pytest.raises(ValueError, match='"appendix_a" or "released", got \'caffe\''):
         detector(network, (128,), mapping="caffe")
 
@@ -138,6 +146,12 @@ def test_a_box_suppresses_those_it_overlaps_by_more_than_the_threshold(suppress)
     assert suppress(boxes, scores, 0.3).tolist() == [4, 0, 3]
     assert suppress(boxes, scores, 0.95).tolist() == [4, 0, 1, 2, 3]
     assert suppress(boxes[:0], scores[:0], 0.3).tolist() == []
+
+
+@pytest.mark.parametrize("suppress", [models.nms, box_functions._nms])
+def test_boxes_and_scores_may_be_of_two_types(suppress):
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9]], dtype=torch.float64)
+    assert suppress(boxes, torch.tensor([0.5, 0.75]), 0.3).tolist() == [1]
 
 
 def test_detections_are_per_class_and_sorted(network):

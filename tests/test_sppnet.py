@@ -76,6 +76,8 @@ def test_bad_input_is_named(network):
         network.represent(torch.zeros(1, 3, 64, 64), "fc9")
     with pytest.raises(ValueError, match="got 'caffe'"):
         network.region_features(torch.zeros(1, 3, 64, 64), torch.zeros(1, 5), mapping="caffe")
+    with pytest.raises(ValueError, match=r"boxes of shape \[K, 5\], got \[2, 4\]"):
+        network.region_features(torch.zeros(1, 3, 64, 64), torch.zeros(2, 4))
     with pytest.raises(ValueError, match="at least 64 pixels, got 32"):
         models.zf5(10, 32)
 
@@ -87,6 +89,13 @@ def test_normalisation_is_caffes():
     for n, c, i, j in np.ndindex(*x.shape):
         energy = (padded[n, c, i : i + 3, j : j + 3] ** 2).sum() / 9
         assert got[n, c, i, j].item() == pytest.approx(x[n, c, i, j].item() * (1 + 5e-5 * energy) ** -0.75)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_normalisation_of_half_precision_does_not_overflow(dtype):
+    x = torch.full((1, 1, 4, 4), 1000.0, dtype=dtype)
+    assert torch.equal(sppnet.WithinChannelNorm()(x), sppnet.WithinChannelNorm()(x.float()).to(dtype))
+    assert sppnet.WithinChannelNorm()(x).min() > 40
 
 
 def test_first_cell_sees_pixel_20_and_cells_are_16_apart(network):
@@ -163,6 +172,39 @@ def test_region_features_are_those_of_the_window(network, mapping):
         window = maps[image : image + 1, :, y1 : y2 + 1, x1 : x2 + 1]
         assert torch.equal(pooled[row], spp_ext.spatial_pyramid_pool(window, (6, 3, 2, 1))[0])
     assert torch.equal(network.region_features(images, rois, mapping=mapping), network.head(pooled))
+
+
+@pytest.mark.parametrize("mapping", ["appendix_a", "released"])
+def test_boxes_far_outside_take_the_cells_at_the_edge(network, mapping):
+    images = torch.randn(1, 3, 100, 120)
+    maps = network.features(images)
+    boxes = torch.tensor([[1e30, 1e30, 3e38, 3e38], [-3e38, -1e30, -1e30, -1e9], [-3e38, -3e38, 3e38, 3e38]])
+    pooled = network.region_features(images, [boxes], "pool5", mapping=mapping)
+    expected = [maps[:, :, -1:, -1:], maps[:, :, :1, :1], maps]
+    assert torch.equal(pooled, torch.cat([spp_ext.spatial_pyramid_pool(window, network.levels) for window in expected]))
+    cells = windows.windows(boxes, torch.ones(3).double(), torch.tensor([maps.shape[2:]]).expand(3, 2), mapping)
+    bottom, right = (size - 1 for size in maps.shape[2:])
+    assert cells.tolist() == [[right, bottom, right, bottom], [0, 0, 0, 0], [0, 0, right, bottom]]
+
+
+@pytest.mark.parametrize("mapping", ["appendix_a", "released"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_boxes_that_are_not_finite_are_refused(network, mapping, bad):
+    with pytest.raises(ValueError, match="finite"):
+        network.region_features(torch.zeros(1, 3, 64, 64), torch.tensor([[0, 0, 0, bad, 9.0]]), mapping=mapping)
+
+
+def test_boxes_in_half_precision_are_mapped_in_float32(network):
+    images, left = torch.randn(1, 3, 64, 2400), torch.arange(2048.0, 2300, 2)  # half precision counts in twos there
+    rois = torch.stack([torch.zeros(126), left, torch.zeros(126), left + 40, torch.full((126,), 60.0)], 1)
+    expected = network.region_features(images, rois, "pool5", mapping="released")
+    assert torch.equal(network.region_features(images, rois.half(), "pool5", mapping="released"), expected)
+
+
+@pytest.mark.parametrize("mapping", ["appendix_a", "released"])
+def test_no_images_or_no_regions_are_fine(network, mapping):
+    assert network.region_features(torch.zeros(2, 3, 64, 64), torch.zeros(0, 5), mapping=mapping).shape == (0, 256)
+    assert network(torch.zeros(0, 3, 64, 64)).shape == (0, 10)
 
 
 def test_region_features_take_a_list_of_boxes(network):

@@ -18,8 +18,16 @@ from torch import Tensor, nn
 
 import spp_ext
 from spp_ext.models.boxes import Detections, nms
-from spp_ext.models.sppnet import Layer, SPPNet
-from spp_ext.models.windows import CONVENTIONS, Mapping, check_mapping, pooling_boxes, pooling_scale, windows
+from spp_ext.models.sppnet import SMALLEST, Layer, SPPNet, check_layer
+from spp_ext.models.windows import (
+    CONVENTIONS,
+    Mapping,
+    as_coordinates,
+    check_mapping,
+    pooling_boxes,
+    pooling_scale,
+    windows,
+)
 
 ONE_SCALE = (688,)
 FIVE_SCALES = (480, 576, 688, 864, 1200)
@@ -46,6 +54,9 @@ class SPPDetector(nn.Module):
         nms_threshold: a detection suppresses less certain ones of its class that overlap it by more.
         score_threshold: detections with a lower score are left out. The SVM's boundary is 0.
         most: detections of an image at most.
+
+    Raises:
+        ValueError: there is no such layer or mapping, no scale, or one of less than 64 pixels.
     """
 
     def __init__(
@@ -63,8 +74,10 @@ class SPPDetector(nn.Module):
     ) -> None:
         super().__init__()
         check_mapping(mapping)
-        if not scales:
-            raise ValueError("spp_ext.models: expected at least one scale, got none")
+        check_layer(layer)
+        if not scales or min(scales) < SMALLEST:
+            expected = f"at least one scale, of {SMALLEST} pixels or more"
+            raise ValueError(f"spp_ext.models: expected {expected}, got {list(scales)}")
         self.network, self.scales, self.region_size = network.eval(), tuple(scales), region_size
         self.layer, self.mapping, self.nms_threshold = layer, mapping, nms_threshold
         self.score_threshold, self.most = score_threshold, most
@@ -78,7 +91,14 @@ class SPPDetector(nn.Module):
         return self
 
     def image_maps(self, image: Tensor) -> Maps:
-        """The maps of an image ``[3, H, W]``, normalised as the network takes it, at every scale."""
+        """The maps of an image ``[3, H, W]``, normalised as the network takes it, at every scale.
+
+        Raises:
+            ValueError: the image has another shape, or an integer type.
+        """
+        if image.dim() != 3 or len(image) != 3 or not image.numel() or not image.is_floating_point():
+            expected = "an image of shape [3, H, W] and a floating-point dtype"
+            raise ValueError(f"spp_ext.models: expected {expected}, got {list(image.shape)}, {image.dtype}")
         maps, factors = [], []
         for scale in self.scales:
             factor = scale / min(image.shape[1:])
@@ -99,7 +119,10 @@ class SPPDetector(nn.Module):
 
         Args:
             found: of `image_maps`.
-            boxes: ``[K, 4]`` in pixels of the image.
+            boxes: ``[K, 4]`` of (x1, y1, x2, y2) in pixels of the image, on the device of the maps.
+
+        Raises:
+            ValueError: the boxes have another shape, an integer type, or a coordinate that is not finite.
         """
         if boxes.dim() != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point():
             expected = "boxes of shape [K, 4] and a floating-point dtype"
@@ -107,8 +130,7 @@ class SPPDetector(nn.Module):
         if not boxes.isfinite().all():
             row = int((~boxes.isfinite()).any(1).nonzero()[0])
             raise ValueError(f"spp_ext.models: expected finite boxes, got {boxes[row].tolist()} in row {row}")
-        if boxes.dtype in (torch.float16, torch.bfloat16):
-            boxes = boxes.float()
+        boxes = as_coordinates(boxes)
         maps, factors = found
         chosen = self.choose_maps(boxes, factors)
         factor = torch.tensor(factors, dtype=torch.float64, device=boxes.device)[chosen]
@@ -135,14 +157,15 @@ class SPPDetector(nn.Module):
 
         Args:
             image: ``[3, H, W]``, normalised as the network takes it.
-            boxes: ``[K, 4]`` of (x1, y1, x2, y2) in pixels of the image.
+            boxes: ``[K, 4]`` of (x1, y1, x2, y2) in pixels of the image, on its device.
         """
         pooled, inverse = self.pool_regions(self.image_maps(image), boxes)
         return self.network.head(pooled, self.layer)[inverse]
 
     @torch.no_grad()
     def detect(self, boxes: Tensor, features: Tensor) -> Detections:
-        """What the SVMs make of boxes ``[K, 4]`` with features ``[K, D]``."""
+        """What the SVMs make of boxes ``[K, 4]`` with features ``[K, D]``, suppressed within each class."""
+        boxes = as_coordinates(boxes)  # of float16 an area would overflow
         scores = self.svms(features)
         parts = []
         for label, column in enumerate(scores.unbind(1)):

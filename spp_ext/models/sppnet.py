@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from spp_ext._boxes import as_rois
 from spp_ext.functional import roi_spatial_pyramid_pool
 from spp_ext.levels import Level
-from spp_ext.models.windows import CONVENTIONS, Mapping, check_mapping, pooling_boxes, pooling_scale
+from spp_ext.models.windows import CONVENTIONS, Mapping, as_coordinates, check_mapping, pooling_boxes, pooling_scale
 from spp_ext.modules import SpatialPyramidPool
 
 Layer = Literal["pool5", "fc6", "fc7"]
@@ -37,11 +37,17 @@ LAYERS = ("pool5", "fc6", "fc7")
 SMALLEST = 64  # pixels; conv5 has 3 x 3 cells then
 
 
+def check_layer(layer: str) -> None:
+    """Raises ValueError if no layer of that name describes an image."""
+    if layer not in LAYERS:
+        raise ValueError(f"spp_ext.models: expected layer to be one of {LAYERS}, got {layer!r}")
+
+
 class WithinChannelNorm(nn.Module):
     """Local response normalisation over ``size x size`` neighbours of the same channel, Caffe's WITHIN_CHANNEL.
 
     ``x * (1 + alpha * mean(x^2)) ** -beta``, the mean over the neighbours, zeros outside the map included.
-    ``torch.nn.LocalResponseNorm`` has neighbours in other channels.
+    ``torch.nn.LocalResponseNorm`` has neighbours in other channels. Half precision is computed in float32.
     """
 
     def __init__(self, size: int = 3, alpha: float = 5e-5, beta: float = 0.75) -> None:
@@ -50,8 +56,10 @@ class WithinChannelNorm(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises ``[N, C, H, W]``."""
-        energy = F.avg_pool2d(input * input, self.size, stride=1, padding=self.size // 2)
-        return input * (1 + self.alpha * energy) ** -self.beta
+        # Of float16 the squares would pass 65,504 where the map passes 256, and all there become 0.
+        x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        energy = F.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2)
+        return (x * (1 + self.alpha * energy) ** -self.beta).to(input.dtype)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"size={self.size}, alpha={self.alpha}, beta={self.beta}"
@@ -130,8 +138,7 @@ class _Network(nn.Module):
 
     def head(self, pooled: Tensor, layer: Layer = "fc7") -> Tensor:
         """What a layer says, after its ReLU and dropout, of ``pooled [K, C * B]``, which is pool5's own."""
-        if layer not in LAYERS:
-            raise ValueError(f"spp_ext.models: expected layer to be one of {LAYERS}, got {layer!r}")
+        check_layer(layer)
         if layer == "pool5":
             return pooled
         hidden = self.dropout(F.relu(self.fc6(pooled)))
@@ -204,10 +211,17 @@ class SPPNet(_Network):
             boxes: ``[K, 5]`` of (batch_index, x1, y1, x2, y2), or a list of ``[L, 4]``, in pixels of the images.
             layer: whose, ``"pool5"``, ``"fc6"`` or ``"fc7"``.
             mapping: which cells a box covers, see `spp_ext.models.windows`.
+
+        Raises:
+            TypeError: the boxes are not floating-point tensors.
+            ValueError: a shape does not fit, there is no such layer or mapping, or a coordinate is not finite.
+            IndexError: a batch index lies outside ``[0, N)``.
         """
         check_mapping(mapping)
         maps = self.features(images)
-        rois = as_rois("spp_ext.models", boxes, len(images), images)
+        rois = as_coordinates(as_rois("spp_ext.models", boxes, maps))
+        if rois.dim() != 2 or rois.shape[1] != 5:
+            raise ValueError(f"spp_ext.models: expected boxes of shape [K, 5], got {list(rois.shape)}")
         factors = rois.new_ones(len(rois), dtype=torch.float64)
         sizes = rois.new_tensor(maps.shape[2:]).expand(len(rois), 2)
         rois = torch.cat([rois[:, :1], pooling_boxes(rois[:, 1:], factors, sizes, mapping)], 1)

@@ -27,7 +27,7 @@ STRIDE = 16  # pixels between the centres of neighbouring cells
 FIRST_CENTRE = 20  # pixels from the image's edge to the centre of the first cell
 SHIFT = FIRST_CENTRE - STRIDE  # from the paper's centres 16 x' to ours
 RELEASED_FIRST, RELEASED_MARGIN = 21, 6.5  # the released code's offset0 and offset
-
+FARTHEST = 2.0**40  # cells, where the op saturates too, so that every box has whole numbers
 
 CONVENTIONS: dict[str, Convention] = {"appendix_a": "spp_net", "released": "roi_pool"}
 
@@ -36,6 +36,11 @@ def check_mapping(mapping: str) -> None:
     """Raises ValueError if there is no such mapping."""
     if mapping not in CONVENTIONS:
         raise ValueError(f'spp_ext.models: expected mapping "appendix_a" or "released", got {mapping!r}')
+
+
+def as_coordinates(boxes: Tensor) -> Tensor:
+    """Boxes of a type to compute with: half precision would move them by pixels."""
+    return boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
 
 
 def pooling_scale(factor: float, mapping: Mapping) -> float:
@@ -47,21 +52,25 @@ def pooling_boxes(boxes: Tensor, factors: Tensor, sizes: Tensor, mapping: Mappin
     """Boxes ``[K, 4]`` that the op, under the mapping's convention and scale, pools as `windows` says.
 
     The arguments are those of `windows`. For ``"appendix_a"`` they are boxes in pixels of the original image, moved;
-    for ``"released"``, which is no convention of the op, they are the windows themselves.
+    for ``"released"``, which is no convention of the op, they are the windows themselves. What is not finite stays so,
+    for the op to refuse.
     """
     if mapping == "appendix_a":
         return boxes - (SHIFT / factors).to(boxes)[:, None]
-    return windows(boxes, factors, sizes, mapping).to(boxes)
+    return torch.where(boxes.isfinite(), windows(boxes, factors, sizes, mapping).to(boxes), boxes)
 
 
 def windows(boxes: Tensor, factors: Tensor, sizes: Tensor, mapping: Mapping = "appendix_a") -> Tensor:
     """The first and last cells of boxes, int64 ``[K, 4]`` of (x1, y1, x2, y2), both inside, counted from 0.
 
     Args:
-        boxes: ``[K, 4]`` of (x1, y1, x2, y2), in pixels of the original image.
+        boxes: finite ``[K, 4]`` of (x1, y1, x2, y2), in pixels of the original image; float32 or float64.
         factors: float64 ``[K]``, pixels of the resized image, whose map it is, per pixel of the original.
         sizes: ``[K, 2]``, height and width of the map in cells.
         mapping: ``"appendix_a"`` or ``"released"``.
+
+    Raises:
+        ValueError: there is no such mapping.
     """
     check_mapping(mapping)
     if mapping == "appendix_a":
@@ -72,7 +81,7 @@ def windows(boxes: Tensor, factors: Tensor, sizes: Tensor, mapping: Mapping = "a
         scaled = boxes * factors.to(boxes)[:, None] + 1  # pixels that count from 1
         first = ((scaled[:, :2] - RELEASED_FIRST + RELEASED_MARGIN) / STRIDE + 0.5).floor()
         last = ((scaled[:, 2:] - RELEASED_FIRST - RELEASED_MARGIN) / STRIDE - 0.5).ceil()
-    first, last = first.long(), last.long()
+    first, last = (cells.clamp(-FARTHEST, FARTHEST).long() for cells in (first, last))
     # The midpoint is taken of cells that count from 1, and rounded down.
     middle = (first + last + 2).div(2, rounding_mode="floor") - 1
     crossed = first > last
