@@ -24,7 +24,7 @@ help:  ## show this list
 demo: $(LIBRARY)  ## pool a photograph and 2,000 of its regions; ARGS="my.jpg" for another picture
 	$(PY) -m spp_ext demo $(ARGS)
 
-sppnet-demo: $(LIBRARY)  ## train narrow SPP-nets and a detector on two cores: 10 minutes; pictures in build/sppnet
+sppnet-demo: $(LIBRARY)  ## train narrow SPP-nets and a detector on two cores: 15 minutes; pictures in build/sppnet
 	$(PY) examples/sppnet $(ARGS)
 
 test: $(LIBRARY)  ## run the tests
