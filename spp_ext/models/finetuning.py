@@ -25,7 +25,8 @@ def sample_regions(
     Args:
         overlaps: ``[K, num_classes]``, of `class_overlaps`.
         positive: least overlap with an object of a region that shows it.
-        negative: least overlap, and the overlap to stay below, of a region that shows background.
+        negative: least overlap, and the overlap to stay below, of a region that shows background; the paper's are
+            (0.1, 0.5).
         most: how many of either kind at most, drawn at random.
         seed: of the draw.
 
@@ -57,6 +58,8 @@ def fine_tune(
 ) -> list[float]:
     """Trains fc6 and fc7 of the network, under a new last layer, to tell objects of each class and background apart.
 
+    A quarter of a batch shows objects, as in the paper, which trains by stochastic gradient descent.
+
     Args:
         network: its fc6 and fc7 are changed, its fc8 and the convolutions are not.
         pooled: ``[R, C * B]``, what pool5 says of regions.
@@ -65,11 +68,14 @@ def fine_tune(
         steps: batches to train.
         batch_size: regions of a batch.
         positives: share of a batch that shows objects.
-        learning_rate: of Adam, which falls to zero along a cosine.
+        learning_rate: of AdamW, which falls to zero along a cosine.
         seed: of the last layer, the batches and dropout.
 
     Returns:
         The loss of every batch.
+
+    Raises:
+        ValueError: no region shows an object, or none background.
     """
     background = (labels == num_classes).nonzero().flatten()
     objects = (labels != num_classes).nonzero().flatten()

@@ -43,7 +43,8 @@ def fit_svms(
     Positive examples of a class are regions that overlap an object of it by ``positive``, which with 1 are the objects'
     own boxes; negative ones overlap all of them by less than ``negative``. Training begins with a random sample of the
     negatives and goes on, ``rounds`` times, with those that the SVM of the round before finds hard: in or beyond its
-    margin. Loss and weights are those of the released code: hinge loss, positives twice.
+    margin; the paper goes on once, and drops negatives that overlap one another by more than 0.7. Loss and weights are
+    those of the released code: hinge loss, positives twice. All features are held in memory at once, in float32.
 
     Args:
         svms: ``Linear(D, num_classes)``.
