@@ -188,8 +188,8 @@ class MultiSizeTrainer:
         self.epoch, self.batch, self._sum, self.losses = state["position"]
         generators = state["random"]
         torch.set_rng_state(generators["torch"])
-        if generators["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(generators["cuda"])
+        for device, generator in zip(range(torch.cuda.device_count()), generators["cuda"], strict=False):
+            torch.cuda.set_rng_state(generator, device)
         random.setstate(generators["python"])
         numpy_state = generators["numpy"]
         numpy_state["state"]["key"] = np.array(numpy_state["state"]["key"], np.uint32)
