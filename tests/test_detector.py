@@ -155,7 +155,7 @@ def test_boxes_and_scores_may_be_of_two_types(suppress):
 
 
 def test_detections_are_per_class_and_sorted(network):
-    one = detector(network, (128,), score_threshold=0.0, most=3)
+    one = detector(network, (128,), score_threshold=0.0, max_detections=3)
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [40, 40, 50, 50]])
     with torch.no_grad():
         one.svms.weight.zero_()
@@ -325,5 +325,5 @@ def test_sampled_regions_show_what_they_overlap():
     overlaps = torch.tensor([[0.9, 0.1], [0.2, 0.6], [0.3, 0.2], [0.0, 0.0], [0.55, 0.0], [0.05, 0.0]])
     indices, labels = models.sample_regions(overlaps, negative=(0.1, 0.5))
     assert dict(zip(indices.tolist(), labels.tolist(), strict=True)) == {0: 0, 1: 1, 4: 0, 2: 2}
-    indices, labels = models.sample_regions(overlaps, most=2)
+    indices, labels = models.sample_regions(overlaps, max_per_kind=2)
     assert len(indices) == len(indices.unique()) == 4 and sorted(labels.tolist())[2:] == [2, 2]

@@ -57,7 +57,7 @@ def fit(
         with torch.no_grad():
             pooled, inverse = detector.pool_regions(detector.image_maps(normalised(image)), regions)
         found.append((pooled.half(), inverse))  # half of the memory
-        chosen, labels = models.sample_regions(overlaps[-1], most=64, seed=index)
+        chosen, labels = models.sample_regions(overlaps[-1], max_per_kind=64, seed=index)
         samples.append((pooled[inverse[chosen]], labels))
         progress(index + 1, len(images), "scenes to train on")
     regions, labels = (torch.cat(column) for column in zip(*samples, strict=True))

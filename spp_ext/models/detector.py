@@ -53,7 +53,7 @@ class SPPDetector(nn.Module):
         mapping: which cells a box covers, see `spp_ext.models.windows`.
         nms_threshold: a detection suppresses less certain ones of its class that overlap it by more.
         score_threshold: detections with a lower score are left out. The SVM's boundary is 0.
-        most: detections of an image at most.
+        max_detections: of an image, the most certain.
 
     Raises:
         ValueError: there is no such layer or mapping, no scale, or one of less than 64 pixels.
@@ -70,7 +70,7 @@ class SPPDetector(nn.Module):
         mapping: Mapping = "appendix_a",
         nms_threshold: float = 0.3,
         score_threshold: float = -1.0,
-        most: int = 100,
+        max_detections: int = 100,
     ) -> None:
         super().__init__()
         check_mapping(mapping)
@@ -80,7 +80,7 @@ class SPPDetector(nn.Module):
             raise ValueError(f"spp_ext.models: expected {expected}, got {list(scales)}")
         self.network, self.scales, self.region_size = network.eval(), tuple(scales), region_size
         self.layer, self.mapping, self.nms_threshold = layer, mapping, nms_threshold
-        self.score_threshold, self.most = score_threshold, most
+        self.score_threshold, self.max_detections = score_threshold, max_detections
         features = {"pool5": network.fc6.in_features, "fc6": network.fc6.out_features, "fc7": network.fc7.out_features}
         self.svms = nn.Linear(features[layer], num_classes)
 
@@ -173,7 +173,7 @@ class SPPDetector(nn.Module):
             kept = certain[nms(boxes[certain], column[certain], self.nms_threshold)]
             parts.append(Detections(boxes[kept], column[kept], torch.full_like(kept, label)))
         every = Detections(*(torch.cat(column) for column in zip(*parts, strict=True)))
-        order = every.scores.argsort(descending=True, stable=True)[: self.most]
+        order = every.scores.argsort(descending=True, stable=True)[: self.max_detections]
         return Detections(*(column[order] for column in every))
 
     def forward(self, image: Tensor, boxes: Tensor) -> Detections:

@@ -17,7 +17,7 @@ def sample_regions(
     *,
     positive: float = 0.5,
     negative: tuple[float, float] = (0.0, 0.5),
-    most: int = 256,
+    max_per_kind: int = 256,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Regions of one image to learn from, and what they show.
@@ -27,7 +27,7 @@ def sample_regions(
         positive: least overlap with an object of a region that shows it.
         negative: least overlap, and the overlap to stay below, of a region that shows background; the paper's are
             (0.1, 0.5).
-        most: how many of either kind at most, drawn at random.
+        max_per_kind: how many positive ones, and how many negative ones, at most; drawn at random.
         seed: of the draw.
 
     Returns:
@@ -39,7 +39,7 @@ def sample_regions(
     chosen = []
     for kind in (best >= positive, (best >= negative[0]) & (best < negative[1])):
         rows = kind.nonzero().flatten()
-        chosen.append(rows[torch.randperm(len(rows), generator=generator).to(rows.device)[:most]])
+        chosen.append(rows[torch.randperm(len(rows), generator=generator).to(rows.device)[:max_per_kind]])
     indices = torch.cat(chosen)
     return indices, label[indices]
 
