@@ -7,6 +7,7 @@ experiments, `figures.py` draws; the network, its training and the detector are 
 """
 
 import argparse
+import datetime
 import json
 import platform
 import time
@@ -99,6 +100,7 @@ def main() -> None:
     record = {
         "hardware": describe_cpu(),
         "torch": torch.__version__,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "seconds": round(time.perf_counter() - start),
         "settings": {"seeds": settings.seeds, "epochs": settings.epochs, "quick": options.quick},

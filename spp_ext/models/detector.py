@@ -143,12 +143,9 @@ class SPPDetector(nn.Module):
         rois = F.pad(pooling_boxes(boxes[rows], factor[rows], sizes[rows], self.mapping), (1, 0))
         scales = [pooling_scale(each, self.mapping) for each in factors]
         levels, convention = self.network.levels, CONVENTIONS[self.mapping]
-        if len(maps) == 1:
-            pooled = spp_ext.roi_spatial_pyramid_pool(maps[0], rois, levels, scales[0], convention=convention)
-        else:
-            pooled = spp_ext.roi_spatial_pyramid_pool(
-                maps, rois, levels, spatial_scale=scales, convention=convention, map_indices=chosen[rows].int()
-            )
+        pooled = spp_ext.roi_spatial_pyramid_pool(
+            maps, rois, levels, scales, convention=convention, map_indices=chosen[rows]
+        )
         return pooled, inverse
 
     @torch.no_grad()
