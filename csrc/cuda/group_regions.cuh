@@ -48,7 +48,7 @@ __device__ __forceinline__ std::int32_t rank_in_block(bool flag, std::int32_t* w
 }
 
 template <class S>
-__global__ void __launch_bounds__(tuning::kGroupThreads)
+__global__ void __launch_bounds__(tuning::kGroupThreads, tuning::kMinBlocks)
     group_regions(const SPP_GRID_CONSTANT GroupParams params) {
   SPP_DYNAMIC_SHARED(shared);
   auto* const warp_counts = reinterpret_cast<std::int32_t*>(shared);
