@@ -197,9 +197,10 @@ def test_every_shape_and_pyramid(shape, levels):
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "some_channels_last"])
-@pytest.mark.parametrize("channels", [1, 3, 4, 7, 8, 9, 15, 16, 17, 33, 65])
-def test_channels_that_fill_no_vector(channels, dtype, layout):
-    x = lay_out(make_map("nan", (2, channels, 6, 7), dtype), layout)
+@pytest.mark.parametrize("data", ["nan", "ties"])  # pooled by the whole rule, and by that for numbers alone
+@pytest.mark.parametrize("channels", [1, 3, 4, 7, 8, 9, 15, 16, 17, 33, 64, 65, 128])
+def test_channels_of_any_number(channels, data, dtype, layout):
+    x = lay_out(make_map(data, (2, channels, 6, 7), dtype), layout)
     check(x, random_rois(7, 2, 6, 7, seed=channels), (1, 2, 3), 1.0, ["roi_pool"])
 
 

@@ -113,13 +113,13 @@ struct BinBlock {
   // cells and arrive in any order, so equal values are told apart by their cells. An empty bin
   // holds no value and must not take part.
   template <class Nans>
-  void merge_derived(const PyramidView& pyramid, Nans nans) {
+  void merge_derived(const PyramidView& pyramid) {
     for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
       const Level& level = pyramid.levels[pyramid.order[i]];
       if (level.is_base()) continue;
       for (std::int64_t bin = 0; bin < level.bins; ++bin) {
-        merge_bin(level.first_bin + bin, pyramid.levels[level.source],
-                  pyramid.merged_bins(level, bin), nans);
+        merge_bin<Nans>(level.first_bin + bin, pyramid.levels[level.source],
+                        pyramid.merged_bins(level, bin));
       }
     }
   }
@@ -153,7 +153,7 @@ struct BinBlock {
 
  private:
   template <class Nans>
-  void merge_bin(std::int64_t bin, const Level& source, const Rectangle& parts, Nans /*nans*/) {
+  void merge_bin(std::int64_t bin, const Level& source, const Rectangle& parts) {
     Value<S> best[vectors];
     Index<S> best_cell[vectors];
     bool found = false;

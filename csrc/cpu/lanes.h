@@ -15,7 +15,9 @@
 // GCC's own header starts some intrinsics from a register it leaves unset on purpose, and then
 // warns about it.
 #pragma GCC diagnostic push
+#if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #endif
@@ -154,7 +156,7 @@ template <class V, class E>
 SPP_HOST_DEVICE void store_first(E* to, V lanes, std::int64_t count) {
   E elements[sizeof(V) / sizeof(lanes[0])];
   store(elements, lanes);
-#if defined(__AVX512BW__)
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
   const __mmask64 bytes = ~__mmask64{0} >> (64 - count * std::int64_t{sizeof(E)});
   if constexpr (sizeof(elements) == 64) {
     _mm512_mask_storeu_epi8(to, bytes, load_bits<__m512i>(elements));

@@ -77,6 +77,7 @@ SPP_HOST_DEVICE void prefetch_elements(const LinearParams& linear, const S* valu
     const char* const line = reinterpret_cast<const char*>(from);
     const auto bytes = count * static_cast<std::int64_t>(sizeof(*from));
     for (std::int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(line + at);
+    __builtin_prefetch(line + bytes - 1);
   };
   std::int64_t run = row * channels * linear.bins;
   for (std::int32_t l = 0; l < linear.num_levels; ++l) {
@@ -124,26 +125,27 @@ void scatter_of(const ScatterParams& params, const Executor& executor, FirstFaul
   const RowsByImage by_image = group_by_image(linear.regions, linear.rows, map.batch);
 
   // Sums are kept where the result goes, or in scratch: [planes][cells] or, for channels_last,
-  // [cells][planes]. 16-bit results need it, and many sums a channels_last plane, whose cells lie far
-  // apart.
+  // [cells][planes]. 16-bit results need the scratch, and many sums for a channels_last map, whose
+  // cells lie far apart, gain by it.
+  constexpr std::int64_t kPlanes = 16, kMaxChannelsLastPlanes = 64;
+  constexpr std::int64_t kMostScratch = 16 * 1024 * 1024;
+  const std::int64_t plane_bytes = map.cells() * static_cast<std::int64_t>(sizeof(T));
   const bool contiguous = map.layout == Layout::kContiguous;
   const bool few = linear.rows * linear.bins < map.batch * map.cells();
-  const bool add_in_place = std::is_same_v<S, T> && (contiguous || few);
+  const bool add_in_place =
+      std::is_same_v<S, T> && (contiguous || few || kPlanes * plane_bytes > kMostScratch);
   if (add_in_place && !contiguous) {
-    constexpr std::int64_t kCells = 1024;
-    run_units((map.batch * map.cells() + kCells - 1) / kCells, 0, executor,
-              [&](std::int64_t unit, void*) {
-                const std::int64_t end = std::min((unit + 1) * kCells, map.batch * map.cells());
-                std::fill(grad_input + unit * kCells * map.channels,
-                          grad_input + end * map.channels, S{});
-              });
+    constexpr std::int64_t kElements = 256 * 1024;
+    const std::int64_t elements = map.batch * map.channels * map.cells();
+    run_units((elements + kElements - 1) / kElements, 0, executor, [&](std::int64_t unit, void*) {
+      std::fill(grad_input + unit * kElements,
+                grad_input + std::min((unit + 1) * kElements, elements), S{});
+    });
   }
 
   // Enough neighbouring planes that a row's runs of bins are long, and a channels_last cell's run of
   // planes; few enough that their sums stay in the cache, and that every thread has some.
   constexpr std::int64_t kCacheBytes = 256 * 1024;
-  constexpr std::int64_t kPlanes = 16, kMaxChannelsLastPlanes = 64;
-  const std::int64_t plane_bytes = map.cells() * static_cast<std::int64_t>(sizeof(T));
   const std::int64_t fit = kCacheBytes / plane_bytes;
   const std::int64_t share = map.batch * map.channels / executor.threads;
   const std::int64_t wanted = contiguous ? std::clamp<std::int64_t>(fit, 1, kPlanes)

@@ -1,9 +1,10 @@
 // What a lane kernel does about NaN. A NaN beats every number, which costs as much to look after as
-// the maximum itself, and hardly any map has one. So maps are pooled as if there were none, each
-// value also being compared to see whether there was; and only where there was, pooled again by the
-// whole rule.
+// the maximum itself, and hardly any map has one. So whole maps are pooled as if there were none, each
+// cell also being compared to see whether there was; and only where there was, pooled again by the
+// whole rule. What is pooled from a slab is compared while the slab is loaded.
 //
-// Each of these offers the same: `note` for every value read, and MaxOp's `replaces` and `combine`.
+// Each of these offers the same: `note` for every cell read, whether it has `seen` a NaN, and MaxOp's
+// `replaces` and `combine`.
 #pragma once
 
 #include "core/max_op.h"
@@ -16,6 +17,7 @@ namespace {
 struct NansHandled {
   template <class V>
   static SPP_HOST_DEVICE void note(V /*a*/, V /*b*/) {}
+  static constexpr bool seen() { return false; }
   template <class V>
   static SPP_HOST_DEVICE auto replaces(V candidate, V best) {
     return MaxOp::replaces(candidate, best);
@@ -35,6 +37,7 @@ struct NansHandled {
 struct NansAbsent {
   template <class V>
   static SPP_HOST_DEVICE void note(V /*a*/, V /*b*/) {}
+  static constexpr bool seen() { return false; }
   template <class V>
   static SPP_HOST_DEVICE auto replaces(V candidate, V best) {
     return candidate > best;

@@ -58,6 +58,10 @@ void advise_huge_pages_for(void* output, std::int32_t* argmax, DType dtype, std:
 // Enough units that every thread has some to balance with.
 constexpr std::int64_t kUnitsPerThread = 4;
 
+// Regions of an image: so many serve a slab outside the cache, and so few are not split further.
+constexpr std::int64_t kManyRegions = 256, kLeastRegions = 32;
+constexpr std::int64_t kSlabBytes = 1024 * 1024;
+
 // An output larger than this is written past the caches: it would not stay in them anyway.
 constexpr std::int64_t kCachedBytes = 8 * 1024 * 1024;
 
@@ -143,33 +147,43 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
   });
 
   const std::int64_t elements = count * input.channels * pyramid.bins;
-  const bool streams = elements * size_of(input.dtype) > kCachedBytes;
-  RegionJob job{params, spans.data(), by_image.rows.data(), 0, streams};
   advise_huge_pages_for(params.output, params.argmax, input.dtype, elements);
-
-  // A unit copies its slab before it pools, so regions are split only as far as the threads need.
+  RegionJob job{params, spans.data(), by_image.rows.data(), 0, 1, false};
+  job.streams = elements * size_of(input.dtype) > kCachedBytes;
   std::int64_t images = 0;
-  for (std::int64_t n = 0; n < input.batch; ++n)
+  for (std::int64_t n = 0; n < input.batch; ++n) {
+    const Span rows = rows_read(job, by_image.begin[n], by_image.begin[n + 1]);
+    job.most_map_rows = std::max<std::int64_t>(job.most_map_rows, rows.end - rows.begin);
     images += by_image.begin[n] < by_image.begin[n + 1];
+  }
+
+  // A unit copies its slab before it pools. Of several vectors that pays where the slab stays in the
+  // cache or serves many regions, and where every thread finds a unit.
   const std::int64_t wide = kRegionVectors * lanes(input.dtype);
-  const bool enough = images * divide_up(input.channels, wide) >= executor.threads;
-  const std::int64_t channels_per_unit = enough ? wide : lanes(input.dtype);
-  const std::int64_t channel_units = divide_up(input.channels, channels_per_unit);
-  const std::int64_t parts = divide_up(executor.threads * kUnitsPerThread,
-                                       std::max<std::int64_t>(images * channel_units, 1));
-  // Neighbouring units take different regions, not other channels of the same: these share pages, and
-  // two threads at a fresh page clear it twice.
+  const std::int64_t slab_bytes =
+      job.most_map_rows * input.width * kRegionVectors * kernels().vector_bytes;
+  if ((slab_bytes <= kSlabBytes || pooled / images >= kManyRegions) &&
+      images * divide_up(input.channels, wide) >= executor.threads) {
+    job.vectors = kRegionVectors;
+  }
+  const std::int64_t channels_per_unit = job.vectors * lanes(input.dtype);
+  // Regions are split no further than the threads need, and than is worth another copy of the slab.
+  const std::int64_t channel_units = images * divide_up(input.channels, channels_per_unit);
+  const std::int64_t parts =
+      executor.threads == 1 ? 1 : divide_up(executor.threads * kUnitsPerThread, channel_units);
+
+  // Neighbouring units take different regions, not other channels of the same: these share pages,
+  // and two threads at a fresh page clear it twice.
   std::vector<RegionUnit> units;
   for (std::int64_t n = 0; n < input.batch; ++n) {
     const std::int64_t rows = by_image.begin[n + 1] - by_image.begin[n];
-    const std::int64_t rows_per_part = std::max<std::int64_t>(divide_up(rows, parts), 1);
+    const std::int64_t rows_per_part = std::max(divide_up(rows, parts), kLeastRegions);
     const std::size_t first_unit = units.size();
     for (std::int64_t first = 0; first < rows; first += rows_per_part) {
       const std::int64_t begin = by_image.begin[n] + first;
       const std::int64_t end = std::min(begin + rows_per_part, by_image.begin[n + 1]);
-      const Span map_rows = rows_read(job, begin, end);
-      job.most_map_rows = std::max<std::int64_t>(job.most_map_rows, map_rows.end - map_rows.begin);
-      units.push_back({{n, 0, std::min(channels_per_unit, input.channels)}, begin, end, map_rows});
+      const std::int64_t channels = std::min(channels_per_unit, input.channels);
+      units.push_back({{n, 0, channels}, begin, end, rows_read(job, begin, end)});
     }
     const std::size_t end_unit = units.size();
     for (std::int64_t channel = channels_per_unit; channel < input.channels;

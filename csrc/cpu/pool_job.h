@@ -19,6 +19,7 @@ struct RegionJob {
   const Span* spans;           // [K, pyramid.spans]
   const std::int64_t* rows;    // [K], regions grouped by image
   std::int64_t most_map_rows;  // of any unit
+  std::int64_t vectors;        // of channels in a full unit: 1 or kRegionVectors
   bool streams;                // the output past the caches
 };
 

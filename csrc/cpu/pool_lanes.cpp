@@ -106,6 +106,7 @@ template <int vectors, bool with_argmax, bool partial, class S, class Block, cla
 void reduce_bins(const PyramidView& pyramid, const Span* spans, const LaneCells<S>& from,
                  Nans& nans, Block& bins) {
   for_each_bin_row(pyramid, spans, [&](const BinRow& row) {
+    if (nans.seen()) return;  // all of it will be done again
     for (std::int64_t c = 0; c < row.bins; ++c) {
       const std::int64_t bin = row.first_bin + c;
       const Span cols = row.cols[c];
@@ -118,7 +119,7 @@ void reduce_bins(const PyramidView& pyramid, const Span* spans, const LaneCells<
           from, row.rows, cols, nans, bins.values + bin * vectors, bins.cells + bin * vectors);
     }
   });
-  bins.merge_derived(pyramid, nans);
+  if (!nans.seen()) bins.template merge_derived<Nans>(pyramid);
 }
 
 // Calls reduce(nans) as for a map without NaN, and once more if that was wrong.
@@ -134,6 +135,8 @@ void reduce_checked(const Reduce& reduce) {
 // --- contiguous maps
 // ---------------------------------------------------------------------------------------------
 
+constexpr std::int32_t kRowsAtOnce = 4;
+
 // Folds `count` neighbouring rows into the best of each column so far. Lanes are columns; the last
 // vector of a row may run over into what follows, and the caller ignores those lanes.
 template <int count, bool first, bool with_argmax, class S, class Nans>
@@ -148,7 +151,8 @@ void fold_rows(const S* rows, std::int64_t first_cell, std::int64_t columns, std
     for (int r = 0; r < count; ++r) {
       const S* at = rows + r * width + x;
       row[r] = whole ? load(at) : load_first(at, columns - x, end);
-      __builtin_prefetch(at + 4 * width);  // jumps between rows and planes hide what comes next
+      // Jumps between rows and planes hide from the processor what comes next.
+      __builtin_prefetch(at + kRowsAtOnce * width);
     }
 #pragma GCC unroll 2
     for (int r = 0; r < count; r += 2) nans.note(row[r], row[r + 1 < count ? r + 1 : r]);
@@ -197,14 +201,15 @@ void reduce_rows(const S* plane, std::int64_t width, Span rows, std::int64_t fir
   };
   std::int32_t y = rows.begin;
   fold_few(rows.end - y, std::true_type{}, y);
-  for (y += 4; y < rows.end; y += 4) fold_few(rows.end - y, std::false_type{}, y);
+  for (y += kRowsAtOnce; y < rows.end; y += kRowsAtOnce)
+    fold_few(rows.end - y, std::false_type{}, y);
 }
 
 // The best of neighbouring columns of a transposed row of columns. Cells do not come in row-major
 // order.
-template <class S, bool with_argmax, class Nans>
-void reduce_columns(Nans /*nans*/, const Value<S>* values, const Index<S>* cells,
-                    std::int64_t begin, std::int64_t end, Value<S>* value, Index<S>* cell) {
+template <class Nans, bool with_argmax, class S>
+void reduce_columns(const Value<S>* values, const Index<S>* cells, std::int64_t begin,
+                    std::int64_t end, Value<S>* value, Index<S>* cell) {
   Value<S> best = values[begin];
   [[maybe_unused]] Index<S> best_cell;
   if constexpr (with_argmax) best_cell = cells[begin];
@@ -259,6 +264,7 @@ void reduce_planes(const MapJob& job, const PlaneUnit& unit, Nans& nans,
   const S* const data = static_cast<const S*>(input.data);
   const S* const end = data + input.batch * input.channels * input.cells();
   for_each_bin_row(job.params.pyramid, job.spans, [&](const BinRow& row) {
+    if (nans.seen()) return;  // all of it will be done again
     const std::int64_t first_column = row.cols[0].begin;
     const std::int64_t columns = row.cols[row.bins - 1].end - first_column;
     const std::int64_t vectors = (columns + kLanes<S> - 1) / kLanes<S>;
@@ -274,13 +280,13 @@ void reduce_planes(const MapJob& job, const PlaneUnit& unit, Nans& nans,
     }
     for (std::int64_t c = 0; c < row.bins; ++c) {
       const std::int64_t bin = row.first_bin + c;
-      reduce_columns<S, with_argmax>(
-          nans, s.column_values, s.column_cells, row.cols[c].begin - first_column,
+      reduce_columns<Nans, with_argmax, S>(
+          s.column_values, s.column_cells, row.cols[c].begin - first_column,
           row.cols[c].end - first_column, s.bins.values + bin, s.bins.cells + bin);
       s.bins.empty[bin] = 0;
     }
   });
-  s.bins.merge_derived(job.params.pyramid, nans);
+  if (!nans.seen()) s.bins.template merge_derived<Nans>(job.params.pyramid);
 }
 
 template <class S, bool with_argmax>
@@ -423,9 +429,14 @@ void pool_region_vectors(const RegionJob& job, const RegionUnit& unit, void* mem
 }
 
 template <class S, bool with_argmax>
-using WidestRegionScratch = RegionScratch<S, kRegionVectors, with_argmax>;
+using NarrowRegionScratch = RegionScratch<S, 1, with_argmax>;
+template <class S, bool with_argmax>
+using WideRegionScratch = RegionScratch<S, kRegionVectors, with_argmax>;
 
-std::size_t region_scratch(const RegionJob& job) { return scratch_of<WidestRegionScratch>(job); }
+std::size_t region_scratch(const RegionJob& job) {
+  return job.vectors == 1 ? scratch_of<NarrowRegionScratch>(job)
+                          : scratch_of<WideRegionScratch>(job);
+}
 
 void pool_regions(const RegionJob& job, const RegionUnit& unit, void* scratch) {
   dispatch(job.params.input.dtype, job.params.argmax != nullptr,

@@ -44,22 +44,29 @@ bool load_slab(const FeatureMap& input, const ChannelUnit& unit, Span rows, Valu
   const std::int64_t cells = (rows.end - rows.begin) * input.width;
   const std::int64_t first_cell = rows.begin * input.width;
   NansDetected<Value<S>> nans;
-  for (int v = 0; v < vectors; ++v) {
-    const std::int64_t first_channel = unit.first_channel + v * n;
-    const std::int64_t channels = unit.channels - v * n < n ? unit.channels - v * n : n;
-    if (input.layout == Layout::kChannelsLast) {
-      const S* at = image + first_cell * input.channels + first_channel;
-      for (std::int64_t cell = 0; cell < cells; ++cell, at += input.channels) {
-        const Value<S> lanes = channels == n ? load(at) : load_first(at, channels, end);
+  const auto channels_of = [&](int v) {
+    const std::int64_t left = unit.channels - v * n;
+    return left < n ? left : n;
+  };
+  if (input.layout == Layout::kChannelsLast) {
+    const S* at = image + first_cell * input.channels + unit.first_channel;
+    for (std::int64_t cell = 0; cell < cells; ++cell, at += input.channels) {
+      for (int v = 0; v < vectors; ++v) {
+        const std::int64_t channels = channels_of(v);
+        const Value<S> lanes =
+            channels == n ? load(at + v * n) : load_first(at + v * n, channels, end);
         nans.note(lanes, lanes);
         slab[cell * vectors + v] = lanes;
       }
-      continue;
     }
+    return nans.seen();
+  }
+  for (int v = 0; v < vectors; ++v) {
+    const std::int64_t channels = channels_of(v);
     for (std::int64_t cell = 0; cell < cells; cell += n) {
       Value<S> square[n];
       for (int lane = 0; lane < n; ++lane) {
-        const std::int64_t channel = first_channel + (lane < channels ? lane : 0);
+        const std::int64_t channel = unit.first_channel + v * n + (lane < channels ? lane : 0);
         const S* at = image + channel * input.cells() + first_cell + cell;
         square[lane] = cell + n <= cells ? load(at) : load_first(at, cells - cell, end);
       }
