@@ -113,6 +113,8 @@ def run(options: argparse.Namespace) -> int:
     if not chosen:
         print(f"benchmarks: no case has any of {options.filter} in its name", file=sys.stderr)
         return 1
+    if device == "cpu":
+        measure.settle_malloc()
     every_threads: list[Any] = [None] if device == "cuda" else options.threads
     result = _about(device) | {"turns": options.turns, "seconds": options.seconds, "threads": every_threads, "rows": []}
     failed = {}
