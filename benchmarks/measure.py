@@ -50,8 +50,8 @@ def device_turn(function: Callable[[], object], seconds: float) -> list[float]:
 def settle_malloc() -> None:
     """Has glibc keep freed blocks of up to 32 MiB, its most, for the next call, as in a process that has run for long.
 
-    By itself it decides by what was allocated before, and a call of 0.1 ms then takes twice as long in one run as in
-    another, for the page faults of its result. Where there is no glibc nothing changes.
+    By itself it decides by what was allocated before, so that the page faults of a call's result, which count in a call
+    of 0.1 ms, would depend on the cases before it. Where there is no glibc nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
