@@ -20,6 +20,14 @@ DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 CONVENTIONS = ["roi_pool", "spp_net", "outer"]
 ROI_POOL, SPP_NET, OUTER = range(3)  # those, as the registered ops take them
 
+# fmt: off
+TABLE = torch.tensor([[1, 9, 2, 0],     # cells  0  1  2  3, a map whose bins a person can check
+                      [3, 4, 8, 5],     #        4  5  6  7
+                      [7, 0, 6, 1],     #        8  9 10 11
+                      [2, 3, 1, 4.]])   #       12 13 14 15
+# fmt: on
+TABLE_BINS = Bins([(0, 0, 1, 4), (1, 1, 3, 3), (0, 2, 4, 4), (0, 0, 4, 4), (3, 3, 4, 4)], 4)
+
 
 def generator(seed):
     return torch.Generator().manual_seed(seed)

@@ -197,7 +197,8 @@ def test_proposals_stay_inside_their_map(suite):
 
 
 def test_overhead_lists_each_pool_beside_torch(suite, capsys):
-    assert suite.main(["--turns", "1", "--seconds", "0.01", "overhead"]) == 0
+    status = suite.main(["--turns", "1", "--seconds", "0.01", "overhead"])
+    assert status == 0
     forward, *rest = capsys.readouterr().out.splitlines()
     assert forward == "forward" and rest[3] == "forward + backward"
     for lines in (rest[:3], rest[4:]):
@@ -246,7 +247,8 @@ def test_sppnet_measures_every_step(sppnet, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sppnet, "REGIONS", 20)
     monkeypatch.setattr(sppnet, "SAMPLED", {"cpu": 4})
     about = {"hardware": "A CPU", "device": "cpu", "versions": {"torch": "2"}, "date": "2026", "commit": "abc"}
-    assert sppnet.run(about, "cpu", 1, turns=1, seconds=0.01, folder=tmp_path) == 0
+    status = sppnet.run(about, "cpu", 1, turns=1, seconds=0.01, folder=tmp_path)
+    assert status == 0
     (result,) = sppnet.load(tmp_path)
     steps = {f"{name}, {step}" for name in ("1 scale", "5 scales") for step in ("conv", "pooling")}
     assert set(result["times"]) == {sppnet.RCNN, sppnet.FC} | steps

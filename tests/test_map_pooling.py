@@ -8,6 +8,8 @@ from support import (
     KINDS,
     LAYOUTS,
     NAN,
+    TABLE,
+    TABLE_BINS,
     assert_same,
     assert_same_bits,
     gaussian,
@@ -19,15 +21,6 @@ from support import (
 
 import spp_ext
 from spp_ext import Bins, reference
-
-# fmt: off
-MAP = torch.tensor([[1, 9, 2, 0],     # cells  0  1  2  3
-                    [3, 4, 8, 5],     #        4  5  6  7
-                    [7, 0, 6, 1],     #        8  9 10 11
-                    [2, 3, 1, 4.]])   #       12 13 14 15
-# fmt: on
-
-BINS = Bins([(0, 0, 1, 4), (1, 1, 3, 3), (0, 2, 4, 4), (0, 0, 4, 4), (3, 3, 4, 4)], 4)
 
 
 def pool(rows, levels, dtype=torch.float32):
@@ -58,25 +51,25 @@ def check_torch(x, levels=(1, 2, 3, 6)):
 
 
 def test_the_4x4_table(dtype):
-    values, argmax = pool(MAP, [1, 2, 3, 4], dtype)
-    assert values == [9, *[9, 8, 7, 6], *[9, 9, 8, 7, 8, 8, 7, 6, 6], *MAP.flatten().tolist()]
+    values, argmax = pool(TABLE, [1, 2, 3, 4], dtype)
+    assert values == [9, *[9, 8, 7, 6], *[9, 9, 8, 7, 8, 8, 7, 6, 6], *TABLE.flatten().tolist()]
     assert argmax == [1, *[1, 6, 8, 10], *[1, 1, 6, 8, 6, 6, 8, 10, 10], *range(16)]
 
 
 def test_rows_and_columns_of_the_4x4_table():
-    assert pool(MAP, [(4, 1), (1, 4)]) == ([9, 8, 7, 4, 7, 9, 8, 5], [1, 6, 8, 15, 8, 1, 6, 7])
+    assert pool(TABLE, [(4, 1), (1, 4)]) == ([9, 8, 7, 4, 7, 9, 8, 5], [1, 6, 8, 15, 8, 1, 6, 7])
 
 
 def test_bins_of_the_4x4_table():
     # top row, centre, right half, everything, last cell
-    assert pool(MAP, [BINS]) == ([9, 8, 8, 9, 4], [1, 6, 6, 1, 15])
-    assert pool(MAP, [BINS, 4])[0][:5] == [9, 8, 8, 9, 4]
-    assert pool(MAP, [Bins([(1, 0, 2, 1)], (2, 1))]) == ([7], [8])  # the lower half
-    assert pool(MAP, [Bins([(1, 1, 2, 2)], 3)]) == ([8], [6])  # rows and columns [1, 3)
+    assert pool(TABLE, [TABLE_BINS]) == ([9, 8, 8, 9, 4], [1, 6, 6, 1, 15])
+    assert pool(TABLE, [TABLE_BINS, 4])[0][:5] == [9, 8, 8, 9, 4]
+    assert pool(TABLE, [Bins([(1, 0, 2, 1)], (2, 1))]) == ([7], [8])  # the lower half
+    assert pool(TABLE, [Bins([(1, 1, 2, 2)], 3)]) == ([8], [6])  # rows and columns [1, 3)
 
 
 def test_output_is_level_then_channel_then_bin():
-    x = torch.stack([MAP, 10 * MAP])
+    x = torch.stack([TABLE, 10 * TABLE])
     assert spp_ext.spatial_pyramid_pool(x, [1, 2]).tolist() == [9, 90, *[9, 8, 7, 6], *[90, 80, 70, 60]]
 
 
@@ -118,7 +111,7 @@ def test_every_dtype_layout_and_kind_of_data(dtype, layout, kind):
     check(lay_out(make_map(kind, (2, 5, 7, 9), dtype), layout))
 
 
-@pytest.mark.parametrize("levels", [(BINS,), (BINS, 4, 2), (8, BINS), (BINS, BINS, 3)])
+@pytest.mark.parametrize("levels", [(TABLE_BINS,), (TABLE_BINS, 4, 2), (8, TABLE_BINS), (TABLE_BINS, TABLE_BINS, 3)])
 def test_bins_of_every_dtype_and_layout(levels, dtype, layout):
     check(lay_out(make_map("nan", (2, 5, 9, 6), dtype), layout), levels, torch_too=False)
 
@@ -322,7 +315,7 @@ def test_every_element_is_written(channels, dtype, layout, deterministic):
     assert torch.empty(3).isnan().all()  # what torch does here, and what makes this test say something
     check_torch(lay_out(integers((2, channels, 7, 5), dtype), layout), (1, 2, 3, 6, (3, 9)))
     x = lay_out(integers((2, channels, 7, 5), dtype), layout)
-    assert not spp_ext.spatial_pyramid_pool(x, [BINS, 5]).isnan().any()
+    assert not spp_ext.spatial_pyramid_pool(x, [TABLE_BINS, 5]).isnan().any()
 
 
 def test_a_view_that_only_promises_to_negate():

@@ -9,6 +9,8 @@ from support import (
     CONVENTIONS,
     INF,
     NAN,
+    TABLE,
+    TABLE_BINS,
     assert_same,
     assert_same_bits,
     gaussian,
@@ -20,22 +22,13 @@ from support import (
 )
 
 import spp_ext
-from spp_ext import Bins, reference
-
-# fmt: off
-MAP = torch.tensor([[1, 9, 2, 0],     # cells  0  1  2  3
-                    [3, 4, 8, 5],     #        4  5  6  7
-                    [7, 0, 6, 1],     #        8  9 10 11
-                    [2, 3, 1, 4.]])   #       12 13 14 15
-# fmt: on
-
-BINS = Bins([(0, 0, 1, 4), (1, 1, 3, 3), (0, 2, 4, 4), (0, 0, 4, 4), (3, 3, 4, 4)], 4)
+from spp_ext import reference
 
 
 def pool_box(box, levels, **options):
-    """Values and argmax, as lists, of MAP pooled over one box (x1, y1, x2, y2)."""
+    """Values and argmax, as lists, of TABLE pooled over one box (x1, y1, x2, y2)."""
     boxes = [torch.tensor([box], dtype=torch.float32)]
-    x = MAP[None, None]
+    x = TABLE[None, None]
     values, argmax = spp_ext.roi_spatial_pyramid_pool(x, boxes, levels, return_indices=True, **options)
     assert_same(spp_ext.roi_spatial_pyramid_pool(x, boxes, levels, **options), values)
     return values[0].tolist(), argmax[0].tolist()
@@ -163,7 +156,7 @@ HOSTILE = [
     (1e-45, -1e-45, 1e-38, 1e-30),
     (-0.0, 0.0, -0.0, 0.0),
 ]
-MIXED = (1, 2, 3, 6, (3, 1), BINS)
+MIXED = (1, 2, 3, 6, (3, 1), TABLE_BINS)
 
 
 @pytest.mark.parametrize("dtype_of_boxes", [torch.float32, torch.float64])
@@ -187,7 +180,7 @@ def test_every_dtype_layout_and_kind_of_data(dtype, layout, kind):
     check(x, random_rois(9, 2, 7, 9, seed=len(layout)))
 
 
-@pytest.mark.parametrize("levels", [(1,), (7,), (BINS,), (4, BINS, 2), ((1, 9), (9, 1)), (20,)], ids=str)
+@pytest.mark.parametrize("levels", [(1,), (7,), (TABLE_BINS,), (4, TABLE_BINS, 2), ((1, 9), (9, 1)), (20,)], ids=str)
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 2, 1, 9), (2, 3, 9, 1), (2, 2, 2, 3), (1, 3, 13, 17)])
 def test_every_shape_and_pyramid(shape, levels):
     rois = random_rois(15, shape[0], *shape[2:], seed=2)
@@ -433,7 +426,7 @@ def test_the_input_and_the_boxes_are_not_touched(layout):
 def test_every_element_is_written(channels, dtype, layout, deterministic):
     assert torch.empty(3).isnan().all()  # what torch does here, and what makes this test say something
     x = lay_out(integers((2, channels, 7, 5), dtype), layout)
-    check(x, random_rois(9, 2, 7, 5, seed=3), (1, 2, 3, 6, (3, 9), BINS), 1.0, ["roi_pool"])
+    check(x, random_rois(9, 2, 7, 5, seed=3), (1, 2, 3, 6, (3, 9), TABLE_BINS), 1.0, ["roi_pool"])
 
 
 def test_validate_changes_nothing_on_the_cpu(monkeypatch):
