@@ -54,7 +54,9 @@ void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int firs
   constexpr int n = sizeof(V) / sizeof(V{}[0]);
   if (planes == n && first_lane == 0) {
     if (count == 1) return write_whole_runs<1>(bins, stride, run);
+    if (count == 2) return write_whole_runs<2>(bins, stride, run);
     if (count == 4) return write_whole_runs<4>(bins, stride, run);
+    if (count == 8) return write_whole_runs<8>(bins, stride, run);
   }
   if (count == 1 && first_lane == 0) return store_first(run, bins[0], planes);
   E* const end = run + planes * count;

@@ -172,26 +172,17 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
   const std::int64_t parts =
       executor.threads == 1 ? 1 : divide_up(executor.threads * kUnitsPerThread, channel_units);
 
-  // Neighbouring units take different regions, not other channels of the same: these share pages,
-  // and two threads at a fresh page clear it twice.
   std::vector<RegionUnit> units;
   for (std::int64_t n = 0; n < input.batch; ++n) {
     const std::int64_t rows = by_image.begin[n + 1] - by_image.begin[n];
     const std::int64_t rows_per_part = std::max(divide_up(rows, parts), kLeastRegions);
-    const std::size_t first_unit = units.size();
     for (std::int64_t first = 0; first < rows; first += rows_per_part) {
       const std::int64_t begin = by_image.begin[n] + first;
       const std::int64_t end = std::min(begin + rows_per_part, by_image.begin[n + 1]);
-      const std::int64_t channels = std::min(channels_per_unit, input.channels);
-      units.push_back({{n, 0, channels}, begin, end, rows_read(job, begin, end)});
-    }
-    const std::size_t end_unit = units.size();
-    for (std::int64_t channel = channels_per_unit; channel < input.channels;
-         channel += channels_per_unit) {
-      for (std::size_t unit = first_unit; unit < end_unit; ++unit) {
-        units.push_back(units[unit]);
-        units.back().planes.first_channel = channel;
-        units.back().planes.channels = std::min(channels_per_unit, input.channels - channel);
+      const Span map_rows = rows_read(job, begin, end);
+      for (std::int64_t channel = 0; channel < input.channels; channel += channels_per_unit) {
+        const std::int64_t channels = std::min(channels_per_unit, input.channels - channel);
+        units.push_back({{n, channel, channels}, begin, end, map_rows});
       }
     }
   }

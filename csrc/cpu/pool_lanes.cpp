@@ -442,7 +442,7 @@ void pool_regions(const RegionJob& job, const RegionUnit& unit, void* scratch) {
   dispatch(job.params.input.dtype, job.params.argmax != nullptr,
            [&](auto storage, auto with_argmax) {
              using S = decltype(storage);
-             if (unit.planes.channels == kRegionVectors * kLanes<S>) {
+             if (unit.planes.channels > (kRegionVectors - 1) * kLanes<S>) {
                return pool_region_vectors<S, kRegionVectors, with_argmax>(job, unit, scratch);
              }
              RegionUnit part = unit;

@@ -6,14 +6,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "cpu/kernels.h"
 
 namespace spp_ext::cpu {
 
-// Calls work(unit, scratch) for every unit in [0, units). Each task takes the next unit that is
-// left, so that uneven units balance; its scratch, `scratch_bytes` on a cache line of its own, is
-// there before any task runs.
+// Calls work(unit, scratch) for every unit in [0, units). Each task has a share of neighbouring units,
+// and takes from another's when its own is done: uneven units balance, and on equal calls a task
+// meets the memory that it met before, in its own core's cache. Its scratch, `scratch_bytes` on a
+// cache line of its own, is there before any task runs.
 template <class Work>
 void run_units(std::int64_t units, std::size_t scratch_bytes, const Executor& executor,
                const Work& work) {
@@ -35,27 +37,39 @@ void run_units(std::int64_t units, std::size_t scratch_bytes, const Executor& ex
     std::align(kAlignment, bytes, scratch, space);
   }
 
+  if (tasks == 1) {
+    for (std::int64_t unit = 0; unit < units; ++unit) work(unit, scratch);
+    return;
+  }
+  struct Share {
+    std::atomic<std::int64_t> next;
+    std::int64_t end;
+    char padding[kAlignment];  // so that no two counters are in one cache line
+  };
+  std::vector<Share> shares(static_cast<std::size_t>(tasks));
+  for (std::int64_t task = 0; task < tasks; ++task) {
+    shares[task].next = units * task / tasks;
+    shares[task].end = units * (task + 1) / tasks;
+  }
   struct Context {
-    std::atomic<std::int64_t> next{0};
-    std::int64_t units;
+    Share* shares;
+    std::int64_t tasks;
     char* scratch;
     std::size_t slot;
     const Work* work;
-  } context;
-  context.units = units;
-  context.scratch = static_cast<char*>(scratch);
-  context.slot = slot;
-  context.work = &work;
+  } context{shares.data(), tasks, static_cast<char*>(scratch), slot, &work};
   const auto body = [](std::int64_t task, void* opaque) {
-    auto& shared = *static_cast<Context*>(opaque);
+    const auto& shared = *static_cast<const Context*>(opaque);
     void* const own = shared.scratch + static_cast<std::size_t>(task) * shared.slot;
-    while (true) {
-      const std::int64_t unit = shared.next.fetch_add(1, std::memory_order_relaxed);
-      if (unit >= shared.units) return;
-      (*shared.work)(unit, own);
+    for (std::int64_t i = 0; i < shared.tasks; ++i) {
+      Share& share = shared.shares[(task + i) % shared.tasks];
+      while (true) {
+        const std::int64_t unit = share.next.fetch_add(1, std::memory_order_relaxed);
+        if (unit >= share.end) break;
+        (*shared.work)(unit, own);
+      }
     }
   };
-  if (tasks == 1) return body(0, &context);
   executor.parallel_for(tasks, body, &context);
 }
 
