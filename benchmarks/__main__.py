@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 import spp_ext
-from spp_ext import _library
 from spp_ext._progress import progress
+from spp_ext._torch import library as _library
 from spp_ext.cli.info import describe_cpu
 
 from . import measure, overhead, report, sppnet

@@ -48,9 +48,9 @@ function(spp_ext_add_ops name)
   install(TARGETS ${name} LIBRARY DESTINATION . COMPONENT python EXCLUDE_FROM_ALL)
 endfunction()
 
-spp_ext_add_ops(spp_ext_cpu csrc/ops/library.cpp csrc/ops/cpu.cpp)
+spp_ext_add_ops(spp_ext_cpu csrc/torch/library.cpp csrc/torch/cpu.cpp)
 if(TARGET spp_ext_cuda_kernels)
-  spp_ext_add_ops(spp_ext_cuda csrc/ops/cuda.cpp)
+  spp_ext_add_ops(spp_ext_cuda csrc/torch/cuda.cpp)
   target_link_libraries(spp_ext_cuda PRIVATE spp_ext_cuda_kernels)
 endif()
 

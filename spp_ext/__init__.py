@@ -1,7 +1,7 @@
 """Spatial pyramid max pooling for PyTorch: whole maps and thousands of regions, all levels in one pass."""
 
-from spp_ext import _registrations as _registrations
 from spp_ext import ops, reference
+from spp_ext._torch import registration as _registration
 from spp_ext._version import __version__
 from spp_ext.functional import roi_spatial_pyramid_pool, spatial_pyramid_pool
 from spp_ext.levels import Bins, split_levels

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from spp_ext import autograd
 from spp_ext._boxes import CONVENTIONS, as_map_indices, as_rois
-from spp_ext.autograd import pool
+from spp_ext._torch import functions as autograd
+from spp_ext._torch.functions import pool
 from spp_ext.levels import Level, pyramid, shown
 
 Convention = Literal["roi_pool", "spp_net", "outer"]

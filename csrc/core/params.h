@@ -118,7 +118,7 @@ struct RegionPoolParams {
 };
 
 // Stride-1 pools with same padding, as in YOLO's SPP block, and the input before them.
-struct MultiKernelParams {
+struct Stride1Params {
   FeatureMap input;
   const std::int64_t* kernel_sizes;  // [L], odd, ascending
   std::int32_t num_kernels;          // L

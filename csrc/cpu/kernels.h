@@ -30,7 +30,7 @@ RoiFault find_roi_fault(const Regions& regions, std::int64_t batch);
 // Regions must have no fault. Throws std::bad_alloc when there is no memory for scratch.
 void pool_map(const MapPoolParams& params, const Executor& executor);
 void pool_regions(const RegionPoolParams& params, const Executor& executor);
-void pool_multi_kernel(const MultiKernelParams& params, const Executor& executor);
+void pool_stride1(const Stride1Params& params, const Executor& executor);
 
 // Both return the number of an element whose argmax lies neither in the plane nor at -1, or -1 when
 // all are sound. Such an element is skipped: nothing outside a plane is touched.

@@ -16,7 +16,7 @@ namespace {
 // The kernels of one instruction set.
 struct InstructionSet {
   const PoolKernels& pool;
-  const MultiKernelKernels& multi_kernel;
+  const Stride1Kernels& stride1;
 };
 
 InstructionSet choose_instruction_set() {
@@ -29,11 +29,11 @@ InstructionSet choose_instruction_set() {
                           __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (has_avx512 && wanted != "avx2" && wanted != "baseline") {
-    return {avx512::kPoolKernels, avx512::kMultiKernelKernels};
+    return {avx512::kPoolKernels, avx512::kStride1Kernels};
   }
-  if (has_avx2 && wanted != "baseline") return {avx2::kPoolKernels, avx2::kMultiKernelKernels};
+  if (has_avx2 && wanted != "baseline") return {avx2::kPoolKernels, avx2::kStride1Kernels};
 #endif
-  return {baseline::kPoolKernels, baseline::kMultiKernelKernels};
+  return {baseline::kPoolKernels, baseline::kStride1Kernels};
 }
 
 const InstructionSet& chosen() {
@@ -191,18 +191,18 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
       [&](std::int64_t unit, void* scratch) { kernels().pool_regions(job, units[unit], scratch); });
 }
 
-void pool_multi_kernel(const MultiKernelParams& params, const Executor& executor) {
+void pool_stride1(const Stride1Params& params, const Executor& executor) {
   const FeatureMap& input = params.input;
   const std::int64_t elements =
       (params.num_kernels + 1) * input.batch * input.channels * input.cells();
   advise_huge_pages_for(params.output, params.argmax, input.dtype, elements);
   const std::int64_t per_unit = lanes(input.dtype);
   const std::int64_t units_per_image = divide_up(input.channels, per_unit);
-  run_units(input.batch * units_per_image, chosen().multi_kernel.scratch(params), executor,
+  run_units(input.batch * units_per_image, chosen().stride1.scratch(params), executor,
             [&](std::int64_t unit, void* scratch) {
               const std::int64_t first = unit % units_per_image * per_unit;
               const std::int64_t channels = std::min(per_unit, input.channels - first);
-              chosen().multi_kernel.pool(params, {unit / units_per_image, first, channels},
+              chosen().stride1.pool(params, {unit / units_per_image, first, channels},
                                          scratch);
             });
 }

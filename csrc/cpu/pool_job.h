@@ -59,9 +59,9 @@ struct PoolKernels {
 };
 
 // The same for stride-1 pools of several sizes; a unit is at most one vector of channels.
-struct MultiKernelKernels {
-  std::size_t (*scratch)(const MultiKernelParams&);
-  void (*pool)(const MultiKernelParams&, const ChannelUnit&, void* scratch);
+struct Stride1Kernels {
+  std::size_t (*scratch)(const Stride1Params&);
+  void (*pool)(const Stride1Params&, const ChannelUnit&, void* scratch);
 };
 
 // How many vectors of lanes a full ChannelUnit of a map holds, and a full RegionUnit: the loops over
@@ -71,15 +71,15 @@ constexpr std::int64_t kRegionVectors = 4;
 
 namespace baseline {
 extern const PoolKernels kPoolKernels;
-extern const MultiKernelKernels kMultiKernelKernels;
+extern const Stride1Kernels kStride1Kernels;
 }  // namespace baseline
 namespace avx2 {
 extern const PoolKernels kPoolKernels;
-extern const MultiKernelKernels kMultiKernelKernels;
+extern const Stride1Kernels kStride1Kernels;
 }  // namespace avx2
 namespace avx512 {
 extern const PoolKernels kPoolKernels;
-extern const MultiKernelKernels kMultiKernelKernels;
+extern const Stride1Kernels kStride1Kernels;
 }  // namespace avx512
 
 }  // namespace spp_ext::cpu

@@ -30,7 +30,7 @@ void pool_map(const MapPoolParams& params, const Stream& stream);
 // NaN, argmax -1; so does, in the call for the first of several maps, one whose map index names none.
 void pool_regions(const RegionPoolParams& params, std::int32_t* scratch, const Stream& stream);
 
-void pool_multi_kernel(const MultiKernelParams& params, const Stream& stream);
+void pool_stride1(const Stride1Params& params, const Stream& stream);
 
 // An argmax outside the plane, or a row whose region names no image, is skipped.
 void gather(const GatherParams& params, const Stream& stream);

@@ -35,9 +35,9 @@ constexpr int kPlaneThreads = 256;
 constexpr int kChannelWarps = 8;
 constexpr std::int64_t kMinChannels = 8;  // of four bytes: one memory sector
 
-// pool_multi_kernel: the side of a tile where a map does not fit, and planes in a block at most.
-constexpr std::int32_t kMultiKernelTile = 32;
-constexpr std::int64_t kMultiKernelPlanes = 8;
+// pool_stride1: the side of a tile where a map does not fit, and planes in a block at most.
+constexpr std::int32_t kStride1Tile = 32;
+constexpr std::int64_t kStride1Planes = 8;
 
 // pool_bins, gather and the like: one thread an element.
 constexpr int kElementThreads = 256;

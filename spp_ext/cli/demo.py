@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spp_ext
-from spp_ext import _library, reference
+from spp_ext import reference
+from spp_ext._torch import library as _library
 
 from .timing import Timing, interleaved_medians
 

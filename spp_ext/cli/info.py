@@ -53,7 +53,7 @@ def _torch() -> str:
 
 
 def _library() -> str:
-    library = importlib.import_module("spp_ext._library")
+    library = importlib.import_module("spp_ext._torch.library")
     error = library.load_error()
     if error is not None:
         return f"not loaded. {_one_line(error)}"
@@ -61,12 +61,12 @@ def _library() -> str:
 
 
 def _cuda_library() -> str:
-    return " ".join(importlib.import_module("spp_ext._library").cuda_status().split())
+    return " ".join(importlib.import_module("spp_ext._torch.library").cuda_status().split())
 
 
 def _instruction_set() -> str:
     torch = importlib.import_module("torch")
-    library = importlib.import_module("spp_ext._library")
+    library = importlib.import_module("spp_ext._torch.library")
     if library.load_error() is not None:
         return "unknown, the op library is not loaded"
     in_use = str(torch.ops.spp_ext.cpu_instruction_set())

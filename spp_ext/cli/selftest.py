@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 import spp_ext
-from spp_ext import _library, reference
+from spp_ext import reference
+from spp_ext._torch import library as _library
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 LAYOUTS = ("contiguous", "channels_last", "strided", "offset", "transposed")

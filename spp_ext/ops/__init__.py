@@ -1,9 +1,9 @@
 """Drop-ins: the signatures and the results of the ops they replace, computed by this package's kernels."""
 
 from spp_ext.ops.adaptive import AdaptiveMaxPool2d, adaptive_max_pool2d
-from spp_ext.ops.replace import Replacements, Row, replace_pooling
 from spp_ext.ops.roi import RoIPool, roi_pool
 from spp_ext.ops.yolo import SPP, SPPF, multi_kernel_max_pool2d
+from spp_ext.swap.replace import Replacements, Row, replace_pooling
 
 __all__ = [
     "SPP",

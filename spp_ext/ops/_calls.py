@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spp_ext.autograd import pool
+from spp_ext._torch.functions import pool
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 DTYPE_NAMES = "float32, float64, float16 or bfloat16"

@@ -1,0 +1,185 @@
+// Stride-1 max pools of several kernel sizes, one plane in each vector lane. Compiled once per
+// instruction set, which SPP_ISA names.
+//
+// A pool of k x k follows from one of j x j, k = j + 2d, d <= j: the window around x is the union of
+// the smaller windows around x - d, x and x + d. So sizes are reached by widening the last result,
+// first along rows, then along columns, three look-ups each: 5 = 1 -> 3 -> 5, then 9 and 13 in one
+// step more each, whatever the area. Where x - d or x + d lies outside the map the nearest cell
+// stands in: its window is part of the wanted one, and all of it that is missing lies outside.
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "core/max_op.h"
+#include "cpu/bin_block.h"
+#include "cpu/lanes.h"
+#include "cpu/nans.h"
+#include "cpu/pool_job.h"
+#include "cpu/slab.h"
+
+namespace spp_ext::cpu::SPP_ISA {
+namespace {
+
+template <class S, bool with_argmax>
+struct Planes {
+  Value<S>* values;  // [cells, rounded up to whole squares of lanes]
+  Index<S>* cells;   // alike: the cell of the input that a value came from
+
+  Planes(Scratch& scratch, std::int64_t size)
+      : values(scratch.take<Value<S>>(size)),
+        cells(with_argmax ? scratch.take<Index<S>>(size) : nullptr) {}
+};
+
+template <class S, bool with_argmax>
+struct Stride1Scratch {
+  Planes<S, with_argmax> best;     // the last result
+  Planes<S, with_argmax> widened;  // along one axis
+  Index<S>* before;                // a cascade's cells before the stage at work
+
+  Stride1Scratch(Scratch& scratch, const Stride1Params& params)
+      : best(scratch, padded(params)),
+        widened(scratch, padded(params)),
+        before(with_argmax && params.cascade ? scratch.take<Index<S>>(padded(params)) : nullptr) {}
+
+  static std::int64_t padded(const Stride1Params& params) {
+    return (params.input.cells() + kLanes<S> - 1) / kLanes<S> * kLanes<S>;
+  }
+};
+
+// to[y][x] = the best of from at `distance` before, at and after (y, x), along the axis whose cells
+// lie `stride` apart: columns (count = width, stride = 1) or rows (count = height, stride = width).
+template <bool along_rows, class Nans, class S, bool with_argmax>
+void widen(const Planes<S, with_argmax>& from, std::int64_t height, std::int64_t width,
+           std::int64_t distance, Planes<S, with_argmax>& to) {
+  for (std::int64_t y = 0; y < height; ++y) {
+    for (std::int64_t x = 0; x < width; ++x) {
+      const std::int64_t here = y * width + x;
+      std::int64_t before, after;
+      if constexpr (along_rows) {
+        before = here - std::min(x, distance);
+        after = here + std::min(width - 1 - x, distance);
+      } else {
+        before = here - std::min(y, distance) * width;
+        after = here + std::min(height - 1 - y, distance) * width;
+      }
+      if constexpr (with_argmax) {
+        Value<S> best = from.values[before];
+        Index<S> cell = from.cells[before];
+        for (const std::int64_t at : {here, after}) {
+          const auto take = Nans::replaces(from.values[at], from.cells[at], best, cell);
+          best = take ? from.values[at] : best;
+          cell = take ? from.cells[at] : cell;
+        }
+        to.values[here] = best;
+        to.cells[here] = cell;
+      } else {
+        to.values[here] = Nans::combine(from.values[after],
+                                        Nans::combine(from.values[here], from.values[before]));
+      }
+    }
+  }
+}
+
+template <class Nans, class S, bool with_argmax>
+void widen_both(const FeatureMap& input, std::int64_t distance,
+                Stride1Scratch<S, with_argmax>& s) {
+  widen<true, Nans>(s.best, input.height, input.width, distance, s.widened);
+  widen<false, Nans>(s.widened, input.height, input.width, distance, s.best);
+}
+
+template <class S, bool with_argmax>
+void pool_stride1_of(const Stride1Params& params, const ChannelUnit& unit, void* memory) {
+  const FeatureMap& input = params.input;
+  const std::int64_t cells = input.cells();
+  Scratch scratch(memory);
+  Stride1Scratch<S, with_argmax> s(scratch, params);
+  const bool any_nan =
+      load_slab<1, S>(input, unit, {0, static_cast<std::int32_t>(input.height)}, s.best.values);
+
+  const auto number_cells = [&] {
+    if constexpr (with_argmax) {
+      for (std::int64_t cell = 0; cell < cells; ++cell) s.best.cells[cell] = broadcast<S>(cell);
+    }
+  };
+  // Block `block` of the output's channels: what is in `best` now.
+  const auto write_block = [&](std::int64_t block) {
+    const std::int64_t channels = (params.num_kernels + 1) * input.channels;
+    const std::int64_t channel = block * input.channels + unit.first_channel;
+    S* const output = static_cast<S*>(params.output) + unit.image * channels * cells;
+    std::int32_t* const argmax =
+        with_argmax ? params.argmax + unit.image * channels * cells : nullptr;
+    if (input.layout == Layout::kContiguous) {
+      write_runs(s.best.values, 1, cells, 0, unit.channels, output + channel * cells);
+      if constexpr (with_argmax) {
+        write_runs(s.best.cells, 1, cells, 0, unit.channels, argmax + channel * cells);
+      }
+      return;
+    }
+    for (std::int64_t cell = 0; cell < cells; ++cell) {
+      const std::int64_t at = cell * channels + channel;
+      if (unit.channels == kLanes<S>) {
+        store(output + at, s.best.values[cell]);
+        if constexpr (with_argmax) store(argmax + at, s.best.cells[cell]);
+      } else {
+        store_first(output + at, s.best.values[cell], unit.channels);
+        if constexpr (with_argmax) store_first(argmax + at, s.best.cells[cell], unit.channels);
+      }
+    }
+  };
+  const auto widen_to = [&](std::int64_t size, std::int64_t wanted) {
+    while (size < wanted) {
+      const std::int64_t distance = std::min((wanted - size) / 2, size);
+      if (any_nan) {
+        widen_both<NansHandled>(input, distance, s);
+      } else {
+        widen_both<NansAbsent>(input, distance, s);
+      }
+      size += 2 * distance;
+    }
+  };
+
+  number_cells();
+  write_block(0);
+  std::int64_t size = 1;
+  for (std::int32_t k = 0; k < params.num_kernels; ++k) {
+    const std::int64_t kernel = params.kernel_sizes[k];
+    if (with_argmax && params.cascade) {
+      // A stage pools the values of the one before, ties among them included, and then looks up
+      // where each of those came from.
+      std::swap(s.before, s.best.cells);
+      number_cells();
+      widen_to(1, kernel - size + 1);
+      if (k > 0) {
+        for (std::int64_t cell = 0; cell < cells; ++cell) {
+          Index<S>& found = s.best.cells[cell];
+          for (int lane = 0; lane < kLanes<S>; ++lane) found[lane] = s.before[found[lane]][lane];
+        }
+      }
+    } else {
+      widen_to(size, kernel);
+    }
+    size = kernel;
+    write_block(k + 1);
+  }
+}
+
+std::size_t stride1_scratch(const Stride1Params& params) {
+  return dispatch(params.input.dtype, params.argmax != nullptr,
+                  [&](auto storage, auto with_argmax) {
+                    Scratch scratch(nullptr);
+                    Stride1Scratch<decltype(storage), with_argmax>(scratch, params);
+                    return scratch.used();
+                  });
+}
+
+void pool_stride1(const Stride1Params& params, const ChannelUnit& unit, void* scratch) {
+  dispatch(params.input.dtype, params.argmax != nullptr, [&](auto storage, auto with_argmax) {
+    pool_stride1_of<decltype(storage), with_argmax>(params, unit, scratch);
+  });
+}
+
+}  // namespace
+
+extern const Stride1Kernels kStride1Kernels{stride1_scratch, pool_stride1};
+
+}  // namespace spp_ext::cpu::SPP_ISA

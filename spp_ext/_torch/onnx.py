@@ -1,0 +1,220 @@
+"""Export to ONNX: pooling of whole maps and of regions, for maps of any size.
+
+Use::
+
+    table = spp_ext.onnx.translations()
+    torch.onnx.export(model, inputs, dynamo=True, dynamic_shapes=..., custom_translation_table=table)
+
+ONNX's adaptive pooling cannot be written for sizes that are not known, but its MaxRoiPool can pool any rectangle of a
+map. So windows are computed in the graph, with the integers of `Bins`, and each bin of each window is a rectangle
+pooled to 1 x 1: every level, `Bins` included, and every convention comes out exactly.
+
+Not expressible, and refused with an error: indices (MaxRoiPool has none), several maps in one call, and inputs that are
+not float32 (onnxruntime pools nothing else). MaxRoiPool ignores NaN, and -inf becomes the smallest number; coordinates
+beyond 2^23 cells are cut off there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from spp_ext._boxes import CONVENTIONS, TORCHVISION
+
+# Beyond this a float32 no longer holds every cell boundary.
+_FARTHEST = float(2**23)
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """The ``custom_translation_table`` for ``torch.onnx.export(..., dynamo=True)``; needs onnxscript."""
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise ImportError(
+            "spp_ext.onnx: expected onnxscript to be installed: pip install spp_ext[integration]"
+        ) from None
+    ops = torch.ops.spp_ext
+    return {
+        ops.spatial_pyramid_pool.default: _spatial_pyramid_pool,
+        ops.spatial_pyramid_pool_with_argmax.default: _refuse_indices("spatial_pyramid_pool"),
+        ops.roi_spatial_pyramid_pool.default: _roi_spatial_pyramid_pool,
+        ops.roi_spatial_pyramid_pool_with_argmax.default: _refuse_indices("roi_spatial_pyramid_pool"),
+        ops.roi_spatial_pyramid_pool_of_maps.default: _refuse_several_maps,
+        ops.roi_spatial_pyramid_pool_of_maps_with_argmax.default: _refuse_several_maps,
+        ops.multi_kernel_max_pool2d.default: _multi_kernel_max_pool2d,
+    }
+
+
+def _refuse_indices(name: str) -> Callable[..., Any]:
+    def refuse(*_: Any) -> Any:
+        raise NotImplementedError(f"spp_ext.{name}: expected no return_indices for ONNX, whose MaxRoiPool has none")
+
+    return refuse
+
+
+def _refuse_several_maps(*_: Any) -> Any:
+    raise NotImplementedError(
+        "spp_ext.roi_spatial_pyramid_pool: expected one map for ONNX, whose MaxRoiPool has one, got several"
+    )
+
+
+def _check_input(name: str, input: Any) -> None:
+    from onnxscript import ir
+
+    if input.dtype != ir.DataType.FLOAT:
+        raise NotImplementedError(
+            f"spp_ext.{name}: expected an input of float32 for ONNX's MaxRoiPool, got {input.dtype}"
+        )
+
+
+def _rectangles(encoded: Sequence[int]) -> list[list[tuple[int, ...]]]:
+    """Of every level, the bins as (top, left, bottom, right, row divisions, column divisions)."""
+    levels, at = [], 0
+    while at < len(encoded):
+        if encoded[at] < 0:
+            count, rows, cols = -encoded[at], encoded[at + 1], encoded[at + 2]
+            edges = encoded[at + 3 : at + 3 + 4 * count]
+            levels.append([(*edges[4 * i : 4 * i + 4], rows, cols) for i in range(count)])
+            at += 3 + 4 * count
+        else:
+            rows, cols = encoded[at], encoded[at + 1]
+            levels.append([(y, x, y + 1, x + 1, rows, cols) for y in range(rows) for x in range(cols)])
+            at += 2
+    return levels
+
+
+def _ints(op: Any, *values: int) -> Any:
+    return op.Constant(value_ints=list(values))
+
+
+def _size(op: Any, tensor: Any, dim: int) -> Any:
+    return op.Shape(tensor, start=dim, end=dim + 1)
+
+
+def _flatten(op: Any, pooled: Any, rows: Any, columns: Any) -> Any:
+    # Reshape's -1 cannot be told where there are no rows.
+    return op.Reshape(pooled, op.Concat(rows, columns, axis=0), allowzero=1)
+
+
+def _pool_windows(op: Any, input: Any, image: Any, windows: Sequence[Any], encoded: Sequence[int]) -> Any:
+    """Pools windows of ``input``: ``image [K, 1]`` float32 and ``windows``, int64 ``y0, y1, x0, x1 [K, 1]``."""
+    y0, y1, x0, x1 = windows
+    levels = _rectangles(encoded)
+    columns = zip(*(rectangle for level in levels for rectangle in level), strict=True)
+    top, left, bottom, right, rows, cols = (op.Unsqueeze(_ints(op, *column), _ints(op, 0)) for column in columns)
+    one = _ints(op, 1)
+
+    def first(begin: Any, length: Any, edge: Any, divisions: Any) -> Any:
+        return op.Add(begin, op.Div(op.Mul(edge, length), divisions))
+
+    def last(begin: Any, length: Any, edge: Any, divisions: Any) -> Any:
+        end = op.Div(op.Sub(op.Add(op.Mul(edge, length), divisions), one), divisions)
+        return op.Sub(op.Add(begin, end), one)
+
+    height, width = op.Sub(y1, y0), op.Sub(x1, x0)
+    corners = [
+        first(x0, width, left, cols),
+        first(y0, height, top, rows),
+        last(x0, width, right, cols),
+        last(y0, height, bottom, rows),
+    ]  # each [K, B]
+    corners = [op.Cast(corner, to=1) for corner in corners]
+    image = op.Expand(image, op.Shape(corners[0]))
+    boxes = op.Concat(*(op.Unsqueeze(part, _ints(op, 2)) for part in (image, *corners)), axis=2)  # [K, B, 5]
+    boxes = op.Reshape(boxes, _ints(op, -1, 5))
+    pooled = op.MaxRoiPool(input, boxes, pooled_shape=[1, 1], spatial_scale=1.0)  # [K * B, C, 1, 1]
+    bins, channels = sum(map(len, levels)), _size(op, input, 1)
+    regions = _size(op, image, 0)
+    by_bin = op.Reshape(pooled, op.Concat(regions, _ints(op, bins), channels, axis=0), allowzero=1)
+    by_channel = op.Transpose(by_bin, perm=[0, 2, 1])  # [K, C, B]
+    flat, begin = [], 0
+    for level in levels:
+        end = begin + len(level)
+        part = op.Slice(by_channel, _ints(op, begin), _ints(op, end), _ints(op, 2))
+        flat.append(_flatten(op, part, regions, op.Mul(channels, _ints(op, len(level)))))
+        begin = end
+    return flat[0] if len(flat) == 1 else op.Concat(*flat, axis=1)
+
+
+def _spatial_pyramid_pool(input: Any, levels: Sequence[int]) -> Any:
+    from onnxscript import opset18 as op
+
+    _check_input("spatial_pyramid_pool", input)
+    zero, batch = op.Constant(value_int=0), op.Squeeze(_size(op, input, 0))
+    image = op.Unsqueeze(op.Cast(op.Range(zero, batch, op.Constant(value_int=1)), to=1), _ints(op, 1))  # [N, 1]
+    window = (_ints(op, 0), _size(op, input, 2), _ints(op, 0), _size(op, input, 3))
+    shape = op.Shape(image)
+    return _pool_windows(op, input, image, [op.Expand(end, shape) for end in window], levels)
+
+
+def _roi_spatial_pyramid_pool(
+    input: Any, rois: Any, levels: Sequence[int], spatial_scale: float, convention: int, validate: bool
+) -> Any:
+    from onnxscript import ir
+    from onnxscript import opset18 as op
+
+    _check_input("roi_spatial_pyramid_pool", input)
+    dtype = ir.DataType.DOUBLE if rois.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
+    rois = op.Cast(rois, to=dtype)  # [K, 5]
+
+    if convention == TORCHVISION:  # MaxRoiPool's own arithmetic, in float32
+        if dtype != ir.DataType.FLOAT:
+            raise NotImplementedError(
+                "spp_ext.ops.roi_pool: expected boxes of float32 for ONNX's MaxRoiPool, got float64"
+            )
+        pooled = op.MaxRoiPool(input, rois, pooled_shape=list(levels), spatial_scale=spatial_scale)
+        return _flatten(op, pooled, _size(op, rois, 0), op.Mul(_size(op, input, 1), _ints(op, levels[0] * levels[1])))
+
+    def number(value: float) -> Any:
+        return op.Cast(op.Constant(value_float=value), to=dtype)
+
+    # A double is not among the constants of the opset's short forms, and a float of it would be another scale.
+    scale = op.Constant(value=ir.tensor([spatial_scale], dtype=dtype))
+
+    def column(i: int) -> Any:
+        return op.Slice(rois, _ints(op, i), _ints(op, i + 1), _ints(op, 1))
+
+    def whole(cells: Any) -> Any:
+        return op.Cast(op.Clip(cells, number(-_FARTHEST), number(_FARTHEST)), to=7)
+
+    one = _ints(op, 1)
+    floor = op.Floor
+
+    def half_away(x: Any) -> Any:
+        size = op.Abs(x)
+        up = op.Cast(op.GreaterOrEqual(op.Sub(size, floor(size)), number(0.5)), to=dtype)
+        return op.Mul(op.Sign(x), op.Add(floor(size), up))
+
+    def span(begin: Any, end: Any, extent: Any) -> tuple[Any, Any]:
+        begin, end = op.Mul(begin, scale), op.Mul(end, scale)
+        if convention == CONVENTIONS["roi_pool"]:
+            begin, end = whole(half_away(begin)), op.Add(whole(half_away(end)), one)
+            return begin, op.Max(end, op.Add(begin, one))
+        begin, end = whole(floor(begin)), whole(op.Ceil(end))
+        if convention == CONVENTIONS["outer"]:
+            return begin, op.Max(end, op.Add(begin, one))
+        left, right = op.Add(begin, one), op.Sub(end, one)  # the paper's, from 1, both inside
+        # An integer division would round toward zero.
+        middle = op.Cast(
+            floor(op.Mul(op.Cast(op.Add(left, right), to=11), op.Cast(op.Constant(value_float=0.5), to=11))), to=7
+        )
+        crossed = op.Greater(left, right)
+        left, right = op.Where(crossed, middle, left), op.Where(crossed, middle, right)
+        left, right = (op.Min(op.Max(side, one), extent) for side in (left, right))
+        return op.Sub(left, one), right
+
+    x0, x1 = span(column(1), column(3), _size(op, input, 3))
+    y0, y1 = span(column(2), column(4), _size(op, input, 2))
+    # Truncated, as everywhere: MaxRoiPool rounds nothing here.
+    image = op.Cast(op.Cast(column(0), to=7), to=1)
+    return _pool_windows(op, input, image, (y0, y1, x0, x1), levels)
+
+
+def _multi_kernel_max_pool2d(input: Any, kernel_sizes: Sequence[int], cascade: bool) -> Any:
+    from onnxscript import opset18 as op
+
+    _check_input("ops.multi_kernel_max_pool2d", input)
+    pools = [op.MaxPool(input, kernel_shape=[k, k], pads=[k // 2] * 4, strides=[1, 1])[0] for k in kernel_sizes]
+    return op.Concat(input, *pools, axis=1)

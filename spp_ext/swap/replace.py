@@ -1,0 +1,197 @@
+"""Swaps the pooling modules of a model for this package's, and says what was done and what was not."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from spp_ext._torch import library as _library
+from spp_ext.ops.adaptive import AdaptiveMaxPool2d
+from spp_ext.ops.roi import RoIPool
+from spp_ext.ops.yolo import SPP, SPPF
+from spp_ext.swap import fuse
+
+_OURS = (AdaptiveMaxPool2d, RoIPool, SPP, SPPF)
+_ALREADY = "it is spp_ext's already"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A module that `replace_pooling` looked at."""
+
+    name: str  # as in model.named_modules()
+    kind: str  # its class before
+    replacement: str | None  # its class now, None if it was left alone
+    note: str  # what was fused, or why it was left alone
+
+
+@dataclass
+class Replacements:
+    """What `replace_pooling` did. Printed, it is a table."""
+
+    model: nn.Module  # the model given, or its copy
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def swapped(self) -> list[Row]:
+        """The modules that were swapped."""
+        return [row for row in self.rows if row.replacement is not None]
+
+    @property
+    def left_alone(self) -> list[Row]:
+        """The modules that pool, or look as if they did, and were left as they are."""
+        return [row for row in self.rows if row.replacement is None]
+
+    def __str__(self) -> str:
+        heading = f"{type(self.model).__name__}: {len(self.swapped)} swapped, {len(self.left_alone)} left alone"
+        cells = [(row.name or "(model)", row.kind, row.replacement or "left alone", row.note) for row in self.rows]
+        if not cells:
+            return heading
+        cells.insert(0, ("module", "was", "is now", "note"))
+        widths = [max(len(row[column]) for row in cells) for column in range(3)]
+        lines = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in cells]
+        return "\n".join([heading, *lines])
+
+    def __repr__(self) -> str:
+        return f"<Replacements {str(self).splitlines()[0]}>"
+
+
+def replace_pooling(model: nn.Module, *, inplace: bool = True) -> Replacements:
+    """Swaps the pooling inside a model for this package's; outputs and gradients of the model stay as they are.
+
+    Swapped are
+
+    - ``torch.nn.AdaptiveMaxPool2d``, for `AdaptiveMaxPool2d`;
+    - ``torchvision.ops.RoIPool``, for `RoIPool` (the README lists where its results differ on purpose);
+    - YOLO's blocks SPP, SPPF, SPPCSPC, SPPELAN and whatever else pools like them: any module that pools one map with
+      stride-1 ``nn.MaxPool2d`` of odd sizes that keep its size, side by side or in cascade, and concatenates the map
+      and the results over channels. Found by tracing its forward, not by name; before it is swapped, a copy is tried
+      on small maps against the original, outputs and gradients.
+
+    A swapped module stays the same object: name, parameters, buffers, hooks, attributes, mode and ``state_dict`` are
+    kept, only its class changes (for a block, to a subclass of its own). The forward of a block is fixed by this: what
+    it reads from its attributes, such as a number of repeats, no longer follows when they change.
+
+    Not seen are pools that a forward calls as functions, and subclasses of the classes above are left alone, as are
+    blocks whose pools have hooks or whose forward cannot be traced.
+
+    Args:
+        model: any module, also one of the above itself.
+        inplace: whether to change ``model``; otherwise a deep copy of it is changed.
+
+    Returns:
+        A report: ``model``, ``swapped`` and ``left_alone``, a row for each pooling module with the reason, and a table
+        when printed.
+
+    Raises:
+        TypeError: ``model`` is not a module.
+        RuntimeError: the kernels this model needs are not available.
+
+    Example::
+
+        >>> print(replace_pooling(nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(6))))
+        Sequential: 1 swapped, 1 left alone
+        module  was                is now             note
+        1       MaxPool2d          left alone         a stride of 2 does not keep the size of the map
+        2       AdaptiveMaxPool2d  AdaptiveMaxPool2d  6
+    """
+    op = "spp_ext.replace_pooling"
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{op}: expected model to be a torch.nn.Module, got {type(model).__name__}")
+    _check_kernels(op, model)
+    report = Replacements(model if inplace else copy.deepcopy(model))
+    replacement_of = _replacements()
+    fused_pools: set[nn.Module] = set()  # no row of their own: that of their block speaks for them
+    reasons: dict[nn.Module, str] = {}  # why the block of a max pool was left alone
+    for name, module in list(report.model.named_modules()):
+        kind = type(module).__name__
+        pools = [] if _is_list(module) else list(_max_pools(module))
+        if isinstance(module, fuse.Fused):
+            fused_pools.update(pools)
+            report.rows.append(Row(name, kind, None, _ALREADY))
+        elif any(fuse.is_fusible(pool) for pool in pools):
+            try:
+                note = _fuse(module, pools, fused_pools)
+            except fuse.LeaveAlone as reason:
+                reasons.update(dict.fromkeys(pools, str(reason)))
+            else:
+                report.rows.append(Row(name, kind, type(module).__name__, note))
+        elif type(module) in replacement_of and "forward" not in vars(module):
+            module.__class__ = replacement_of[type(module)]
+            report.rows.append(Row(name, kind, type(module).__name__, str(module.output_size)))
+        elif _pools(module, replacement_of) and module not in fused_pools:
+            report.rows.append(Row(name, kind, None, _why_left_alone(module, reasons, replacement_of)))
+    return report
+
+
+def _replacements() -> dict[type[nn.Module], type[nn.Module]]:
+    """The classes that are swapped by themselves. A model that holds a class of torchvision's has imported it."""
+    classes: dict[type[nn.Module], type[nn.Module]] = {nn.AdaptiveMaxPool2d: AdaptiveMaxPool2d}
+    torchvision_ops = sys.modules.get("torchvision.ops")
+    if torchvision_ops is not None and hasattr(torchvision_ops, "RoIPool"):
+        classes[torchvision_ops.RoIPool] = RoIPool
+    return classes
+
+
+def _check_kernels(op: str, model: nn.Module) -> None:
+    if (error := _library.load_error()) is not None:
+        raise RuntimeError(f"{op}: expected the kernels of spp_ext, got none ({error})")
+    if any(tensor.is_cuda for tensor in model.parameters()) and _library.cuda_status() != "loaded":
+        raise RuntimeError(f"{op}: expected CUDA kernels for a model on CUDA, got: {_library.cuda_status()}")
+
+
+def _pools(module: nn.Module, replacement_of: Mapping[type[nn.Module], type[nn.Module]]) -> bool:
+    """Whether ``module`` is a pooling of any kind, as far as its class tells."""
+    known = (nn.MaxPool2d, *replacement_of, *_OURS)
+    return isinstance(module, known) or ("Pool" in type(module).__name__ and not list(module.children()))
+
+
+def _is_list(module: nn.Module) -> bool:
+    """Whether ``module`` only holds others. A plain nn.Module does: torch.fx makes such."""
+    return type(module) in (nn.ModuleList, nn.ModuleDict, nn.Module)
+
+
+def _max_pools(module: nn.Module) -> Iterator[nn.Module]:
+    """The max pools among the children of ``module`` and in its lists of modules, which nobody else can call."""
+    for child in module.children():
+        if _is_list(child):
+            yield from _max_pools(child)
+        elif isinstance(child, nn.MaxPool2d):
+            yield child
+
+
+def _fuse(module: nn.Module, pools: list[nn.Module], fused_pools: set[nn.Module]) -> str:
+    graph, what = fuse.fused_graph(module)
+    fused = fuse.fused_class(module, graph)
+    fuse.check_same_results(module, fused, graph)
+    still_called = {module.get_submodule(node.target) for node in graph.nodes if node.op == "call_module"}
+    try:
+        module.__class__ = fused
+    except TypeError as error:
+        raise fuse.LeaveAlone(f"its class cannot be changed ({error})") from None
+    fused_pools.update(pool for pool in pools if pool not in still_called)
+    return "; ".join(what)
+
+
+def _why_left_alone(
+    module: nn.Module,
+    reasons: Mapping[nn.Module, str],
+    replacement_of: Mapping[type[nn.Module], type[nn.Module]],
+) -> str:
+    if isinstance(module, _OURS):
+        return _ALREADY
+    if type(module) is nn.MaxPool2d:
+        if (difference := fuse.why_not_same_size(module)) is not None:
+            return difference
+        if fuse.has_hooks(module):
+            return "it has hooks, which a fused forward would not run"
+        return reasons.get(module, "its results are not concatenated with the map they pool")
+    if type(module) in replacement_of:
+        return "its forward was replaced on the instance"
+    if isinstance(module, (nn.MaxPool2d, *replacement_of)):
+        return "a subclass may pool in its own way"
+    return "not one of the poolings that spp_ext has"

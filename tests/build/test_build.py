@@ -1,0 +1,150 @@
+"""What was built, why, and that it runs where it should: one build for every torch, CUDA or not, and for C++ users."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import spp_ext
+from spp_ext import _core
+from spp_ext._torch import library as _library
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(spp_ext.__file__).parent
+CUDA_LIBRARY = PACKAGE / "libspp_ext_cuda.so"
+
+sys.path.append(os.fspath(ROOT / "tools"))
+
+MANY_REGISTERS = """
+__global__ void planted(int* p, int n) {
+  int local[64];
+  for (int i = 0; i < 64; ++i) local[i] = p[i] * i;
+  int sum = 0;
+  for (int i = 0; i < n; ++i) sum += local[(i * 7 + p[i]) & 63];
+  p[0] = sum;
+}
+"""
+FEW_REGISTERS = "__global__ void repaired(int* p) { p[threadIdx.x] *= 2; }"
+
+
+def run(*command, **options):
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **options)
+
+
+def test_cuda_is_built_where_there_is_a_compiler_and_the_reason_is_kept():
+    decision = _core.build_info()["CUDA"]
+    if CUDA_LIBRARY.exists():
+        architectures = r"\d+a?(\+PTX)?( \d+a?(\+PTX)?)*"
+        assert re.fullmatch(rf"built by nvcc [\d.]+ for {architectures} \(.+\)", decision)
+        assert CUDA_LIBRARY.stat().st_size < 16 * 2**20
+    else:
+        reasons = {"not built: SPP_EXT_CUDA=0"} if shutil.which("nvcc") else {"not built: no nvcc found"}
+        assert decision in reasons | {"not built: SPP_EXT_CUDA=0"}
+
+
+def test_the_cuda_library_is_used_only_by_a_torch_that_has_cuda():
+    expected = {
+        (False, False): "not built",
+        (False, True): "not built",
+        (True, False): "built, not loaded: this torch has no CUDA",
+        (True, True): "loaded",
+    }
+    assert _library.cuda_status() == expected[CUDA_LIBRARY.exists(), torch.version.cuda is not None]
+
+
+def test_every_library_loads_beside_any_torch():
+    for library in PACKAGE.glob("libspp_ext_*.so"):
+        code = f"import torch; import spp_ext; torch.ops.load_library({os.fspath(library)!r})"
+        done = run(sys.executable, "-c", code, env={**os.environ, "PYTHONPATH": os.fspath(ROOT)})
+        assert done.returncode == 0, done.stderr
+
+
+def test_no_library_names_the_folder_it_was_built_in():
+    for library in PACKAGE.glob("*.so"):
+        assert os.fspath(ROOT).encode() not in library.read_bytes(), library.name
+
+
+def test_a_kernel_that_spills_fails_the_build_by_name(tmp_path):
+    if shutil.which("nvcc") is None:
+        assert not CUDA_LIBRARY.exists()  # nothing to check without a compiler
+        return
+    import cuda_report
+
+    command = cuda_report.compile_commands()[0]
+    results = []
+    for name, source in (("planted", MANY_REGISTERS), ("repaired", FEW_REGISTERS)):
+        file = tmp_path / f"{name}.cu"
+        file.write_text(source)
+        words = [word for word in command if not word.startswith("--generate-code")]
+        words[words.index("-c") + 1] = file
+        words[words.index("-o") + 1] = tmp_path / f"{name}.o"
+        results.append(run(*words, "--generate-code=arch=compute_80,code=[sm_80]", cwd=cuda_report.BUILD))
+    planted, repaired = results
+    assert planted.returncode != 0
+    assert re.search(r"stack frame|spilled", planted.stderr)
+    assert "planted" in planted.stderr
+    assert repaired.returncode == 0, repaired.stderr
+
+
+def test_the_report_reads_what_the_assembler_prints():
+    import cuda_report
+
+    text = """ptxas info    : Compiling entry function '_ZN7spp_ext4cuda1kEv' for 'sm_90'
+ptxas info    : Function properties for _ZN7spp_ext4cuda1kEv
+    8 bytes stack frame, 16 bytes spill stores, 28 bytes spill loads
+ptxas info    : Used 48 registers, used 1 barriers, 8 bytes cumulative stack size, 32 bytes smem"""
+    assert cuda_report.read_report(text) == [("_ZN7spp_ext4cuda1kEv", "90", 48, 8, 16, 32)]
+    assert cuda_report.readable(["_ZN7spp_ext4cuda1kEv"]) == {"_ZN7spp_ext4cuda1kEv": "k"}
+
+
+CONSUMER_CMAKE = """
+cmake_minimum_required(VERSION 3.25)
+project(consumer LANGUAGES CXX)
+find_package(spp_ext REQUIRED)
+add_executable(consumer consumer.cpp)
+target_link_libraries(consumer PRIVATE spp_ext::kernels)
+"""
+CONSUMER = """
+#include <cstdio>
+#include <spp_ext/cpu/kernels.h>
+
+int main() {
+  using namespace spp_ext;
+  const float map[6] = {1, 5, 2, 0, 3, 4};  // [1, 1, 2, 3]
+  const std::int64_t levels[] = {1, 1, 2, 2};
+  const Pyramid pyramid(levels, 4);
+  float output[5];
+  std::int32_t argmax[5];
+  const FeatureMap input{map, DType::kFloat32, Layout::kContiguous, 1, 1, 2, 3};
+  cpu::pool_map({input, pyramid.view(), output, argmax}, {});
+  for (int i = 0; i < 5; ++i) std::printf("%g@%d ", output[i], argmax[i]);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def cpp_tools():
+    tools = Path(sys.executable).parent
+    return {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "SPP_EXT_CUDA": "0"}
+
+
+def test_cpp_users_need_no_torch(tmp_path, cpp_tools):
+    (tmp_path / "CMakeLists.txt").write_text(CONSUMER_CMAKE)
+    (tmp_path / "consumer.cpp").write_text(CONSUMER)
+    prefix = tmp_path / "installed"
+    kernels, consumer = ROOT / "build" / "cpp", tmp_path / "build"
+    for command in (
+        ["cmake", "-G", "Ninja", "-S", ROOT, "-B", kernels, "-DCMAKE_DISABLE_FIND_PACKAGE_Python=ON"],
+        ["cmake", "--build", kernels],
+        ["cmake", "--install", kernels, "--prefix", prefix],
+        ["cmake", "-G", "Ninja", "-S", tmp_path, "-B", consumer, f"-DCMAKE_PREFIX_PATH={prefix}"],
+        ["cmake", "--build", consumer],
+    ):
+        done = run(*command, env=cpp_tools)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert run(consumer / "consumer").stdout.split() == ["5@1", "5@1", "5@1", "3@4", "4@5"]

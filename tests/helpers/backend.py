@@ -1,0 +1,87 @@
+"""Which kernels the suite tests: the CPU's, the CUDA kernels on a GPU, or the CUDA kernels emulated on the CPU.
+
+Tests hold CPU tensors and call the public API; the registered ops underneath it are exchanged. So one suite serves all.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils._pytree import tree_map_only
+
+ROOT = Path(__file__).parents[2]
+BACKENDS = ["cpu", "simt", "cuda"]
+
+OPS = [
+    "spatial_pyramid_pool",
+    "spatial_pyramid_pool_with_argmax",
+    "roi_spatial_pyramid_pool",
+    "roi_spatial_pyramid_pool_with_argmax",
+    "roi_spatial_pyramid_pool_of_maps",
+    "roi_spatial_pyramid_pool_of_maps_with_argmax",
+    "multi_kernel_max_pool2d",
+    "multi_kernel_max_pool2d_with_argmax",
+    "gather",
+    "scatter",
+    "gather_of_maps",
+    "scatter_of_maps",
+]
+
+
+# What torch is told about the emulated ops, for as long as the process lives.
+_SIMT = torch.library.Library("spp_ext_simt", "FRAGMENT")
+
+
+def build_simt(sanitize=""):
+    """Builds the emulated library and returns its path; nothing is done when it is up to date."""
+    build = ROOT / "build" / f"simt{sanitize and '-' + sanitize}"
+    tools = Path(sys.executable).parent  # the environment's cmake and ninja, or else the system's
+    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    configure = [
+        *("cmake", "-G", "Ninja", "-S", ROOT / "tests" / "simt", "-B", build),
+        *(f"-DTORCH_DIR={Path(torch.__file__).parent}", f"-DSANITIZE={sanitize}"),
+    ]
+    for command in (configure, ["cmake", "--build", build]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return build / "libspp_ext_simt.so"
+
+
+def load_simt():
+    """Registers ``torch.ops.spp_ext_simt``; SPP_EXT_SIMT_LIBRARY names a library that is built already."""
+    if not hasattr(torch.ops.spp_ext_simt, "gather"):
+        torch.ops.load_library(os.environ.get("SPP_EXT_SIMT_LIBRARY") or os.fspath(build_simt()))
+    return torch.ops.spp_ext_simt
+
+
+def use(backend):
+    """Puts the kernels of ``backend`` under the public API, for the rest of the process."""
+    if backend == "cpu":
+        return
+    from spp_ext._torch import library as _library
+    from spp_ext._torch import registration as _registrations
+
+    if backend == "simt":
+        load_simt()
+        _registrations.register_map_by_map(_SIMT)
+    for name in OPS:
+        if backend == "simt":
+            op = getattr(load_simt(), name).default
+        else:
+            op = _through_cuda(getattr(_library.ops, name))
+        setattr(_library.ops, name, _validating(op) if name.startswith("roi") else op)
+
+
+def _validating(op):
+    """The CPU always checks the contents of boxes; elsewhere it must be asked for. It is the last argument."""
+    return lambda *arguments: op(*arguments[:-1], True)
+
+
+def _through_cuda(op):
+    def call(*arguments):
+        there = tree_map_only(torch.Tensor, torch.Tensor.cuda, arguments)
+        return tree_map_only(torch.Tensor, torch.Tensor.cpu, op(*there))
+
+    return call

@@ -1,0 +1,109 @@
+"""torch.library.opcheck of every registered op; and results without data have the shapes and strides of real ones."""
+
+import pytest
+import torch
+from support import OUTER, gaussian, lay_out, random_rois
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.library import opcheck
+
+import spp_ext.ops
+from spp_ext._torch import library as _library
+
+ops = torch.ops.spp_ext
+LEVELS = [1, 1, 2, 3, -2, 2, 2, 0, 0, 1, 2, 1, 0, 2, 2]  # 1, (2, 3) and a Bins of two
+LEVEL_BINS = [1, 6, 2]
+SHAPES = [(2, 3, 5, 6), (1, 1, 5, 6), (0, 3, 5, 6), (2, 0, 5, 6), (2, 3, 1, 1)]
+
+
+def calls(x, gradient):
+    """Every op with arguments that fit ``x``, as (op, arguments)."""
+    images, channels, height, width = x.shape
+    channels_last = not x.is_contiguous()
+    rois = random_rois(4 if images else 0, max(images, 1), height, width)
+    input = x.detach().requires_grad_(gradient)
+    yield ops.spatial_pyramid_pool, (input, LEVELS)
+    yield ops.spatial_pyramid_pool_with_argmax, (input, LEVELS)
+    region_arguments = (input, rois, LEVELS, 0.5, OUTER, False)
+    yield ops.roi_spatial_pyramid_pool, region_arguments
+    yield ops.roi_spatial_pyramid_pool_with_argmax, region_arguments
+    yield ops.multi_kernel_max_pool2d, (input, [3, 5], True)
+    yield ops.multi_kernel_max_pool2d_with_argmax, (input, [3, 5], True)
+    of_map = ops.spatial_pyramid_pool_with_argmax(x, LEVELS)[1], None, LEVEL_BINS
+    of_regions = ops.roi_spatial_pyramid_pool_with_argmax(x, *region_arguments[1:])[1], rois, LEVEL_BINS
+    of_kernels = ops.multi_kernel_max_pool2d_with_argmax(x, [3, 5], True)[1], None, [height * width] * 3
+    for linear in (of_map, of_regions, of_kernels):
+        yield ops.gather, (input, *linear)
+        grad = torch.ones_like(linear[0], dtype=x.dtype).requires_grad_(gradient)
+        yield ops.scatter, (grad, *linear, [images, channels, height, width], channels_last)
+    other = gaussian((images, channels, 4, 7), x.dtype, seed=1)
+    rows = (rois, torch.tensor([1, 0, 0, 1])[: len(rois)])
+    others = (LEVELS, [0.5, 1.0], OUTER, False)
+    maps = [input, other.requires_grad_(gradient)]
+    yield ops.roi_spatial_pyramid_pool_of_maps, (maps, *rows, *others)
+    yield ops.roi_spatial_pyramid_pool_of_maps_with_argmax, (maps, *rows, *others)
+    argmax = ops.roi_spatial_pyramid_pool_of_maps_with_argmax([x, other.detach()], *rows, *others)[1]
+    yield ops.gather_of_maps, (maps, argmax, *rows, LEVEL_BINS)
+    grad = torch.ones_like(argmax, dtype=x.dtype).requires_grad_(gradient)
+    sizes = [*x.shape, *other.shape]
+    yield ops.scatter_of_maps, (grad, argmax, *rows, LEVEL_BINS, sizes, [channels_last, False])
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_opcheck(shape, layout, gradient):
+    x = lay_out(gaussian(shape, torch.float32), layout)
+    checked = set()
+    for op, arguments in calls(x, gradient):
+        opcheck(op.default, arguments)
+        checked.add(op._qualified_op_name.split("::")[1])
+    assert checked == {name for name in vars(_library.ops) if name != "cpu_instruction_set"}
+
+
+def test_opcheck_of_every_dtype(dtype):
+    for op, arguments in calls(gaussian((2, 3, 5, 6), dtype), True):
+        opcheck(op.default, arguments, test_utils=("test_schema", "test_autograd_registration", "test_faketensor"))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "every_second_cell"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_fake_and_meta_results_are_laid_out_as_real_ones(shape, layout):
+    x = lay_out(gaussian(shape, torch.float32), layout)
+    rois = random_rois(4 if shape[0] else 0, max(shape[0], 1), *shape[2:])
+
+    def work(x, rois):
+        leaf = x.detach().requires_grad_()
+        outputs = [
+            *spp_ext.spatial_pyramid_pool(leaf, (1, 2), return_indices=True),
+            *spp_ext.roi_spatial_pyramid_pool(leaf, rois, (1, 2), return_indices=True),
+            spp_ext.ops.multi_kernel_max_pool2d(leaf, (3, 5)),
+            spp_ext.roi_spatial_pyramid_pool([leaf, x[..., :1]], rois, (1, 2), map_indices=rois[:, 0].long()),
+        ]
+        return [*outputs, *(torch.autograd.grad(output.sum(), leaf)[0] for output in (*outputs[:5:2], outputs[5]))]
+
+    real = work(x, rois)
+    with FakeTensorMode() as mode:
+        fake = work(mode.from_tensor(x), mode.from_tensor(rois))
+    meta = work(x.to("meta"), rois.to("meta"))
+    for results in (fake, meta):
+        for got, expected in zip(results, real, strict=True):
+            assert (got.shape, got.stride(), got.dtype) == (expected.shape, expected.stride(), expected.dtype)
+
+
+@pytest.mark.parametrize("op", ["spatial_pyramid_pool", "roi_spatial_pyramid_pool"])
+def test_shapes_that_do_not_fit_are_refused_without_data(op):
+    x, rois = torch.zeros(2, 3, 4, device="meta"), torch.zeros(2, 4, device="meta")
+    with pytest.raises(ValueError, match=rf"spp_ext.{op}: expected input of shape \[N, C, H, W\]"):
+        getattr(ops, op)(x, *(([1, 1],) if op[0] == "s" else (rois, [1, 1], 1.0, OUTER, False)))
+    with pytest.raises(ValueError, match="expected boxes of shape"):
+        ops.roi_spatial_pyramid_pool(x[None], rois, [1, 1], 1.0, OUTER, False)
+
+
+def test_maps_that_do_not_fit_are_refused_without_data():
+    x, rois, first = (torch.zeros(shape, device="meta") for shape in ((2, 3, 4, 5), (1, 5), (1,)))
+    for other, message in (
+        (x[:, :2], r"one batch size and number of channels, got input\[0\] of shape \[2, 3, 4, 5\] and input\[1\]"),
+        (x.half(), r"one dtype, got input\[0\] of torch.float32 and input\[1\] of torch.float16"),
+    ):
+        with pytest.raises(ValueError, match=f"spp_ext.roi_spatial_pyramid_pool: expected maps of {message}"):
+            spp_ext.roi_spatial_pyramid_pool([x, other], rois, map_indices=first.long())
