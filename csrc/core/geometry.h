@@ -37,8 +37,11 @@ struct Window {
   BinEdges edges = BinEdges::kInteger;
 };
 
-// kTorchvision is kRoiPool with bin edges in floating point. spp_ext/_boxes.py has the numbers.
+// How a box becomes a window. kTorchvision, which is ops.roi_pool's alone, is kRoiPool with bin edges
+// in floating point. The ops are given the numbers, and users write the names.
 enum class RoiConvention : std::int32_t { kRoiPool, kSppNet, kOuter, kTorchvision };
+constexpr const char* kConventionNames[] = {"roi_pool", "spp_net", "outer", "torchvision"};
+constexpr std::int64_t kNumConventions = sizeof(kConventionNames) / sizeof(kConventionNames[0]);
 
 // Scaled coordinates saturate here before they become integers: far outside any map, and small
 // enough that bin_extent cannot overflow (2^41 cells times kMaxDivisions is 2^61).

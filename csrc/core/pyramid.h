@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "core/geometry.h"
+#include "core/integers.h"
+#include "core/row.h"
 
 namespace spp_ext {
 
@@ -32,13 +34,22 @@ struct Level {
   std::int64_t first_rectangle;  // into Pyramid::rectangles, -1 for a grid
   std::int32_t source;           // the level this one is merged from, -1 for a base level
 
+  SPP_HOST_DEVICE RowLevel in_row() const {
+    return {static_cast<std::int32_t>(first_bin), static_cast<std::int32_t>(bins)};
+  }
   SPP_HOST_DEVICE bool is_grid() const { return first_rectangle < 0; }
   SPP_HOST_DEVICE bool is_base() const { return source < 0; }
 
   // Base levels only. A grid's bin (i, j) spans row span i and column span j; a listed bin b has
-  // spans b and b.
+  // spans b and b. Bins are fewer than 2^31, and a GPU has no 64-bit division.
   SPP_HOST_DEVICE std::int64_t row_spans() const { return is_grid() ? row_divisions : bins; }
   SPP_HOST_DEVICE std::int64_t col_spans() const { return is_grid() ? col_divisions : bins; }
+  SPP_HOST_DEVICE std::int64_t row_span_of(std::int64_t bin) const {
+    return is_grid() ? static_cast<std::int32_t>(bin) / col_divisions : bin;
+  }
+  SPP_HOST_DEVICE std::int64_t col_span_of(std::int64_t bin) const {
+    return is_grid() ? static_cast<std::int32_t>(bin) % col_divisions : bin;
+  }
 };
 
 // What kernels see of a pyramid.
@@ -51,11 +62,23 @@ struct PyramidView {
   std::int64_t bins;   // over all levels
   std::int64_t spans;  // row and column spans of all base levels: what fill_spans writes
 
+  // How the numbers of a pooled row are ordered; `channels` are those of the map.
+  SPP_HOST_DEVICE RowOrder row_order(std::int64_t channels) const {
+    return {channels, bins, num_levels, Layout::kContiguous};
+  }
+
   SPP_HOST_DEVICE Rectangle rectangle(const Level& level, std::int64_t bin) const {
     if (!level.is_grid()) return rectangles[level.first_rectangle + bin];
-    const auto row = static_cast<std::int32_t>(bin / level.col_divisions);
-    const auto col = static_cast<std::int32_t>(bin % level.col_divisions);
+    const auto row = static_cast<std::int32_t>(level.row_span_of(bin));
+    const auto col = static_cast<std::int32_t>(level.col_span_of(bin));
     return {row, col, row + 1, col + 1};
+  }
+
+  // Where the window is cut for row span `k` (top and bottom) and column span `k` (left and right).
+  SPP_HOST_DEVICE Rectangle span_cuts(const Level& level, std::int64_t k) const {
+    if (!level.is_grid()) return rectangles[level.first_rectangle + k];
+    const auto cut = static_cast<std::int32_t>(k);
+    return {cut, cut, cut + 1, cut + 1};
   }
 
   // The bins of its source grid that a derived level's bin is merged from.
@@ -139,7 +162,7 @@ class Pyramid {
   const std::vector<Level>& levels() const { return levels_; }
 
  private:
-  static constexpr std::int64_t kMaxBins = 2147483647;
+  static constexpr std::int64_t kMaxBins = kInt32Max;
 
   static std::invalid_argument too_many_bins() {
     return std::invalid_argument("expected at most " + std::to_string(kMaxBins) +
@@ -178,35 +201,71 @@ class Pyramid {
   std::int64_t spans_ = 0;
 };
 
-// Row span `k` and column span `k` of a base level, for one window on a map of height x width
-// cells.
+// Walks through the base levels in `order`, which is also the order of their spans, each level's row
+// spans before its column spans, and of their bins wherever base bins are counted.
+class BaseLevels {
+ public:
+  SPP_HOST_DEVICE explicit BaseLevels(const PyramidView& pyramid) : pyramid_(pyramid) {}
+
+  // Steps to the first base level, then to the next; false when there is none.
+  SPP_HOST_DEVICE bool next() {
+    if (level_ != nullptr) {
+      first_span_ += level_->row_spans() + level_->col_spans();
+      first_base_bin_ += level_->bins;
+    }
+    while (at_ < pyramid_.num_levels) {
+      level_ = pyramid_.levels + pyramid_.order[at_++];
+      if (level_->is_base()) return true;
+    }
+    return false;
+  }
+  SPP_HOST_DEVICE const Level& level() const { return *level_; }
+  // Spans, and bins, of the base levels before this one.
+  SPP_HOST_DEVICE std::int64_t first_span() const { return first_span_; }
+  SPP_HOST_DEVICE std::int64_t first_base_bin() const { return first_base_bin_; }
+
+ private:
+  const PyramidView& pyramid_;
+  const Level* level_ = nullptr;
+  std::int32_t at_ = 0;
+  std::int64_t first_span_ = 0;
+  std::int64_t first_base_bin_ = 0;
+};
+
+// Span `k` of a base level along either axis, for one window on a map of height x width cells.
 SPP_HOST_DEVICE Span row_span(const PyramidView& pyramid, const Level& level, std::int64_t k,
                               const Window& window, std::int64_t height) {
-  const bool grid = level.is_grid();
-  const Rectangle* listed = pyramid.rectangles + (grid ? 0 : level.first_rectangle + k);
-  return bin_span(grid ? k : listed->top, grid ? k + 1 : listed->bottom, level.row_divisions,
-                  window.rows, window.edges, height);
+  const Rectangle cuts = pyramid.span_cuts(level, k);
+  return bin_span(cuts.top, cuts.bottom, level.row_divisions, window.rows, window.edges, height);
 }
 SPP_HOST_DEVICE Span col_span(const PyramidView& pyramid, const Level& level, std::int64_t k,
                               const Window& window, std::int64_t width) {
-  const bool grid = level.is_grid();
-  const Rectangle* listed = pyramid.rectangles + (grid ? 0 : level.first_rectangle + k);
-  return bin_span(grid ? k : listed->left, grid ? k + 1 : listed->right, level.col_divisions,
-                  window.cols, window.edges, width);
+  const Rectangle cuts = pyramid.span_cuts(level, k);
+  return bin_span(cuts.left, cuts.right, level.col_divisions, window.cols, window.edges, width);
 }
 
-// The spans of every base level in `order`: the level's row spans, then its column spans;
-// pyramid.spans in all.
+// All spans of a window, pyramid.spans of them.
 inline void fill_spans(const PyramidView& pyramid, const Window& window, std::int64_t height,
                        std::int64_t width, Span* spans) {
-  for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-    const Level& level = pyramid.levels[pyramid.order[i]];
-    if (!level.is_base()) continue;
+  for (BaseLevels at(pyramid); at.next();) {
+    const Level& level = at.level();
     for (std::int64_t k = 0; k < level.row_spans(); ++k)
       *spans++ = row_span(pyramid, level, k, window, height);
     for (std::int64_t k = 0; k < level.col_spans(); ++k)
       *spans++ = col_span(pyramid, level, k, window, width);
   }
+}
+
+// One of them alone, number `k`.
+SPP_HOST_DEVICE Span nth_span(const PyramidView& pyramid, const Window& window, std::int64_t height,
+                              std::int64_t width, std::int64_t k) {
+  for (BaseLevels at(pyramid); at.next();) {
+    const Level& level = at.level();
+    const std::int64_t row = k - at.first_span(), col = row - level.row_spans();
+    if (col < 0) return row_span(pyramid, level, row, window, height);
+    if (col < level.col_spans()) return col_span(pyramid, level, col, window, width);
+  }
+  return {0, 0};
 }
 
 // Base bins that share their rows: a row of a grid, or one listed bin.
@@ -220,16 +279,50 @@ struct BinRow {
 // Calls f(BinRow) for all base bins, whose spans fill_spans wrote.
 template <class F>
 SPP_HOST_DEVICE void for_each_bin_row(const PyramidView& pyramid, const Span* spans, const F& f) {
-  for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-    const Level& level = pyramid.levels[pyramid.order[i]];
-    if (!level.is_base()) continue;
-    const Span* const rows = spans;
-    const Span* const cols = spans + level.row_spans();
+  for (BaseLevels at(pyramid); at.next();) {
+    const Level& level = at.level();
+    const Span* const rows = spans + at.first_span();
+    const Span* const cols = rows + level.row_spans();
     const std::int64_t bins = level.is_grid() ? level.col_spans() : 1;
     for (std::int64_t r = 0; r < level.row_spans(); ++r) {
       f(BinRow{rows[r], level.is_grid() ? cols : cols + r, bins, level.first_bin + r * bins});
     }
-    spans = cols + level.col_spans();
+  }
+}
+
+// One of them alone: a bin of a base level and the cells it covers.
+struct BaseBin {
+  std::int64_t bin;
+  Span rows;
+  Span cols;
+
+  SPP_HOST_DEVICE bool is_empty() const { return rows.begin == rows.end || cols.begin == cols.end; }
+};
+
+// Base bin number `k`. `spans` are those of its window.
+SPP_HOST_DEVICE BaseBin nth_base_bin(const PyramidView& pyramid, const Span* spans,
+                                     std::int64_t k) {
+  for (BaseLevels at(pyramid); at.next();) {
+    const Level& level = at.level();
+    const std::int64_t bin = k - at.first_base_bin();
+    if (bin >= level.bins) continue;
+    const Span* const rows = spans + at.first_span();
+    const Span* const cols = rows + level.row_spans();
+    return {level.first_bin + bin, rows[level.row_span_of(bin)], cols[level.col_span_of(bin)]};
+  }
+  return {0, {0, 0}, {0, 0}};
+}
+
+// Calls f(part) for each of the source's bins that bin `bin` of a derived level is merged from.
+template <class F>
+SPP_HOST_DEVICE void for_each_part(const PyramidView& pyramid, const Level& level, std::int64_t bin,
+                                   const F& f) {
+  const Level& source = pyramid.levels[level.source];
+  const Rectangle parts = pyramid.merged_bins(level, bin);
+  for (std::int32_t y = parts.top; y < parts.bottom; ++y) {
+    for (std::int32_t x = parts.left; x < parts.right; ++x) {
+      f(source.first_bin + std::int64_t{y} * source.col_divisions + x);
+    }
   }
 }
 

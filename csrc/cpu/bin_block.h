@@ -6,35 +6,16 @@
 // so writing is a transpose, a square of lanes at a time.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
-#include "core/max_op.h"
-#include "core/params.h"
+#include "core/pyramid.h"
+#include "cpu/lane_unit.h"
 #include "cpu/lanes.h"
-#include "cpu/nans.h"
+#include "cpu/tuning.h"
 
 namespace spp_ext::cpu::SPP_ISA {
 namespace {
-
-// Hands out parts of a unit's scratch memory, each starting on a vector. With a null base it only
-// counts.
-class Scratch {
- public:
-  explicit Scratch(void* base) : base_(static_cast<char*>(base)) {}
-  template <class T>
-  T* take(std::int64_t count) {
-    T* part = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
-    used_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
-    return part;
-  }
-  std::size_t used() const { return used_; }
-
- private:
-  char* base_;
-  std::size_t used_ = 0;
-};
 
 // Bins of all lanes, `stride` vectors apart, to one run of `count` elements after another.
 template <int count, class V, class E>
@@ -87,21 +68,19 @@ void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int firs
   }
 }
 
-constexpr std::int64_t kStageBytes = 4096;  // an ordinary level's, well inside the first cache
-
 template <class S, int vectors, bool with_argmax>
 struct BinBlock {
   Value<S>* values;  // [B][vectors]
   Index<S>* cells;   // [B][vectors], flat index of the cell a value came from
-  std::uint8_t*
-      empty;    // [B], whether a bin has no cell; the same for all lanes, since it is geometry
+  // [B], whether a bin has no cell; the same for all lanes, since it is geometry
+  std::uint8_t* empty;
   char* stage;  // [kStageBytes], where runs are put together before they are streamed
 
   BinBlock(Scratch& scratch, std::int64_t bins)
       : values(scratch.take<Value<S>>(bins * vectors)),
         cells(with_argmax ? scratch.take<Index<S>>(bins * vectors) : nullptr),
         empty(scratch.take<std::uint8_t>(bins)),
-        stage(scratch.take<char>(kStageBytes)) {}
+        stage(scratch.take<char>(tuning::kStageBytes)) {}
 
   void set_empty(std::int64_t bin) {
     empty[bin] = 1;
@@ -120,24 +99,24 @@ struct BinBlock {
       const Level& level = pyramid.levels[pyramid.order[i]];
       if (level.is_base()) continue;
       for (std::int64_t bin = 0; bin < level.bins; ++bin) {
-        merge_bin<Nans>(level.first_bin + bin, pyramid.levels[level.source],
-                        pyramid.merged_bins(level, bin));
+        merge_bin<Nans>(pyramid, level, bin);
       }
     }
   }
 
   // Writes `planes` lanes of vector `v` from `first_lane` on: planes that follow one another in one
-  // image, the first of which is channel `first_channel` of output row `row`. With `streams` past the
-  // caches, which the caller then has to finish.
+  // image, the first of which is channel `first_channel` of output row `row`. With `streams` the
+  // stores are non-temporal, and the caller must call finish_streams after them.
   void write(const PyramidView& pyramid, std::int64_t channels, std::int64_t row,
              std::int64_t first_channel, int v, int first_lane, std::int64_t planes, S* output,
              std::int32_t* argmax, bool streams = false) const {
+    const RowOrder order = pyramid.row_order(channels);
     for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
       const Level& level = pyramid.levels[i];
       const auto write_level = [&](const auto* bins, auto* run) {
         using E = std::remove_reference_t<decltype(*run)>;
         const std::int64_t count = level.bins * planes;
-        if (streams && count * static_cast<std::int64_t>(sizeof(E)) <= kStageBytes) {
+        if (streams && count * static_cast<std::int64_t>(sizeof(E)) <= tuning::kStageBytes) {
           E* const staged = reinterpret_cast<E*>(stage);
           write_runs(bins, vectors, level.bins, first_lane, planes, staged);
           stream(run, staged, count);
@@ -146,7 +125,7 @@ struct BinBlock {
         }
       };
       const std::int64_t at =
-          row * channels * pyramid.bins + level.first_bin * channels + first_channel * level.bins;
+          row * order.size() + order.element(level.in_row(), {i, first_channel, 0});
       const std::int64_t first = level.first_bin * vectors + v;
       write_level(values + first, output + at);
       if constexpr (with_argmax) write_level(cells + first, argmax + at);
@@ -155,31 +134,31 @@ struct BinBlock {
 
  private:
   template <class Nans>
-  void merge_bin(std::int64_t bin, const Level& source, const Rectangle& parts) {
+  void merge_bin(const PyramidView& pyramid, const Level& level, std::int64_t bin_of_level) {
     Value<S> best[vectors];
     Index<S> best_cell[vectors];
     bool found = false;
-    for (std::int32_t y = parts.top; y < parts.bottom; ++y) {
-      for (std::int32_t x = parts.left; x < parts.right; ++x) {
-        const std::int64_t part = source.first_bin + std::int64_t{y} * source.col_divisions + x;
-        if (empty[part]) continue;
-        for (int v = 0; v < vectors; ++v) {
-          const Value<S> value = values[part * vectors + v];
-          if (!found) {
-            best[v] = value;
-            if constexpr (with_argmax) best_cell[v] = cells[part * vectors + v];
-          } else if constexpr (with_argmax) {
-            const Index<S> cell = cells[part * vectors + v];
-            const auto take = Nans::replaces(value, cell, best[v], best_cell[v]);
-            best_cell[v] = take ? cell : best_cell[v];
-            best[v] = take ? value : best[v];
-          } else {
-            best[v] = Nans::combine(value, best[v]);
-          }
+    // Inlined by force, without which GCC keeps the best in memory.
+    const auto take_part = [&](std::int64_t part) __attribute__((always_inline)) {
+      if (empty[part]) return;
+      for (int v = 0; v < vectors; ++v) {
+        const Value<S> value = values[part * vectors + v];
+        if (!found) {
+          best[v] = value;
+          if constexpr (with_argmax) best_cell[v] = cells[part * vectors + v];
+        } else if constexpr (with_argmax) {
+          const Index<S> cell = cells[part * vectors + v];
+          const auto take = Nans::replaces(value, cell, best[v], best_cell[v]);
+          best_cell[v] = take ? cell : best_cell[v];
+          best[v] = take ? value : best[v];
+        } else {
+          best[v] = Nans::combine(value, best[v]);
         }
-        found = true;
       }
-    }
+      found = true;
+    };
+    for_each_part(pyramid, level, bin_of_level, take_part);
+    const std::int64_t bin = level.first_bin + bin_of_level;
     if (!found) return set_empty(bin);
     empty[bin] = 0;
     for (int v = 0; v < vectors; ++v) {

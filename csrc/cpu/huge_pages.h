@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu/tuning.h"
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -17,8 +19,7 @@ namespace spp_ext::cpu {
 inline void advise_huge_pages(void* memory, std::int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr std::uintptr_t kHugePage = std::uintptr_t{2} << 20;
-  constexpr std::int64_t kWorthwhile = std::int64_t{4} << 20;
-  if (memory == nullptr || bytes < kWorthwhile) return;
+  if (memory == nullptr || bytes < tuning::kHugePageResult) return;
   const std::uintptr_t begin =
       (reinterpret_cast<std::uintptr_t>(memory) + kHugePage - 1) & ~(kHugePage - 1);
   const std::uintptr_t end =

@@ -23,6 +23,7 @@
 #endif
 
 #include "core/scalar.h"
+#include "cpu/tuning.h"
 
 namespace spp_ext::cpu::SPP_ISA {
 namespace {
@@ -74,6 +75,13 @@ SPP_HOST_DEVICE V iota() {
   return detail::iota<V>(std::make_integer_sequence<int, sizeof(V) / sizeof(V{}[0])>{});
 }
 
+// A flat cell index in every lane.
+template <class S>
+Index<S> broadcast(std::int64_t cell) {
+  using Element = std::remove_reference_t<decltype(Index<S>{}[0])>;
+  return Index<S>{} + static_cast<std::remove_cv_t<Element>>(cell);
+}
+
 template <class To, class From>
 SPP_HOST_DEVICE To load_bits(const From* from) {
   To to;
@@ -100,7 +108,8 @@ SPP_HOST_DEVICE Value<BFloat16> load(const BFloat16* from) {
 }
 SPP_HOST_DEVICE Value<Half> load(const Half* from) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<Value<Half>>(_mm512_cvtph_ps(load_bits<__m256i>(from)));
+  // Of all lanes: the plain intrinsic starts from a register it leaves unset, of which GCC then warns.
+  return reinterpret_cast<Value<Half>>(_mm512_maskz_cvtph_ps(0xffff, load_bits<__m256i>(from)));
 #elif defined(__F16C__)
   return reinterpret_cast<Value<Half>>(_mm256_cvtph_ps(load_bits<__m128i>(from)));
 #else
@@ -168,12 +177,12 @@ SPP_HOST_DEVICE void store_first(E* to, V lanes, std::int64_t count) {
 #endif
 }
 
-// Copies past the caches, which then need not first read what is overwritten. Calls must be followed
-// by finish_streams before another thread may read the copy.
+// Copies with non-temporal stores: the caches then need not first read what is overwritten. Calls must
+// be followed by finish_streams before another thread may read the copy.
 template <class E>
 SPP_HOST_DEVICE void stream(E* to, const E* from, std::int64_t count) {
 #if defined(__x86_64__)
-  constexpr std::int64_t kLine = 64;
+  constexpr std::int64_t kLine = tuning::kCacheLine;
   auto* const out = reinterpret_cast<char*>(to);
   const auto* const in = reinterpret_cast<const char*>(from);
   const std::int64_t bytes = count * std::int64_t{sizeof(E)};

@@ -1,25 +1,22 @@
-// Cuts a pooling call into units and runs them with the kernels of the best instruction set.
+// Cuts a pooling call into units and runs them with the kernels of the best instruction set: a unit
+// has some planes of the input, and a thread does one unit after another.
 #include <algorithm>
 #include <cstdlib>
 #include <string_view>
 #include <vector>
 
+#include "core/integers.h"
 #include "cpu/huge_pages.h"
 #include "cpu/kernels.h"
 #include "cpu/pool_job.h"
 #include "cpu/regions.h"
 #include "cpu/run_units.h"
+#include "cpu/tuning.h"
 
 namespace spp_ext::cpu {
 namespace {
 
-// The kernels of one instruction set.
-struct InstructionSet {
-  const PoolKernels& pool;
-  const Stride1Kernels& stride1;
-};
-
-InstructionSet choose_instruction_set() {
+const LaneKernels& choose_kernels() {
 #if defined(SPP_EXT_HAVE_X86_ISAS)
   const char* asked_for = std::getenv("SPP_EXT_INSTRUCTION_SET");
   const std::string_view wanted = asked_for == nullptr ? "" : asked_for;
@@ -28,42 +25,79 @@ InstructionSet choose_instruction_set() {
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
                           __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (has_avx512 && wanted != "avx2" && wanted != "baseline") {
-    return {avx512::kPoolKernels, avx512::kStride1Kernels};
-  }
-  if (has_avx2 && wanted != "baseline") return {avx2::kPoolKernels, avx2::kStride1Kernels};
+  if (has_avx512 && wanted != "avx2" && wanted != "baseline") return avx512::kLaneKernels;
+  if (has_avx2 && wanted != "baseline") return avx2::kLaneKernels;
 #endif
-  return {baseline::kPoolKernels, baseline::kStride1Kernels};
+  return baseline::kLaneKernels;
 }
 
-const InstructionSet& chosen() {
-  static const InstructionSet set = choose_instruction_set();
-  return set;
+const LaneKernels& kernels() {
+  static const LaneKernels& chosen = choose_kernels();
+  return chosen;
 }
-
-const PoolKernels& kernels() { return chosen().pool; }
 
 std::int64_t lanes(DType dtype) {
   const std::size_t element = dtype == DType::kFloat64 ? sizeof(double) : sizeof(float);
   return kernels().vector_bytes / static_cast<std::int64_t>(element);
 }
 
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 void advise_huge_pages_for(void* output, std::int32_t* argmax, DType dtype, std::int64_t elements) {
   advise_huge_pages(output, elements * size_of(dtype));
   advise_huge_pages(argmax, elements * static_cast<std::int64_t>(sizeof(*argmax)));
 }
 
-// Enough units that every thread has some to balance with.
-constexpr std::int64_t kUnitsPerThread = 4;
+// Runs `kernel` on all channels of all images, `per_unit` channels at a time.
+template <class Job>
+void run_channel_units(const UnitKernel<Job, ChannelUnit>& kernel, const Job& job,
+                       const FeatureMap& input, std::int64_t per_unit, const Executor& executor) {
+  const std::int64_t units_per_image = divide_up(input.channels, per_unit);
+  run_units(input.batch * units_per_image, kernel.scratch_bytes(job), executor,
+            [&](std::int64_t unit, void* scratch) {
+              const std::int64_t first = unit % units_per_image * per_unit;
+              const std::int64_t channels = std::min(per_unit, input.channels - first);
+              kernel.pool(job, {unit / units_per_image, first, channels}, scratch);
+            });
+}
 
-// Regions of an image: so many serve a slab outside the cache, and so few are not split further.
-constexpr std::int64_t kManyRegions = 256, kLeastRegions = 32;
-constexpr std::int64_t kSlabBytes = 1024 * 1024;
+void pool_contiguous(const MapJob& job, const Executor& executor) {
+  const FeatureMap& input = job.params.input;
+  const std::int64_t planes = input.batch * input.channels;
+  const std::int64_t per_unit =
+      std::clamp<std::int64_t>(divide_up(planes, executor.threads), 1, lanes(input.dtype));
+  run_units(divide_up(planes, per_unit), kernels().planes.scratch_bytes(job), executor,
+            [&](std::int64_t unit, void* scratch) {
+              const std::int64_t first = unit * per_unit;
+              kernels().planes.pool(job, {first, std::min(per_unit, planes - first)}, scratch);
+            });
+}
 
-// An output larger than this is written past the caches: it would not stay in them anyway.
-constexpr std::int64_t kCachedBytes = 8 * 1024 * 1024;
+void pool_channels_last(const MapJob& job, const Executor& executor) {
+  const FeatureMap& input = job.params.input;
+  // Long runs of channels read best, but every thread should have some.
+  const std::int64_t wide = tuning::kChannelVectors * lanes(input.dtype);
+  const bool enough = input.batch * divide_up(input.channels, wide) >= executor.threads;
+  run_channel_units(kernels().channels, job, input, enough ? wide : lanes(input.dtype), executor);
+}
+
+// The spans of every row that has a group, each on its own map: [K, pyramid.spans].
+std::vector<Span> spans_of_rows(const RegionPoolParams& params,
+                                const std::vector<std::int64_t>& rows, const Executor& executor) {
+  const Regions& regions = params.regions;
+  const PyramidView& pyramid = params.pyramid;
+  const auto count = static_cast<std::int64_t>(rows.size());
+  std::vector<Span> spans(static_cast<std::size_t>(regions.count * pyramid.spans));
+  run_units(divide_up(count, tuning::kRowsPerTask), 0, executor, [&](std::int64_t unit, void*) {
+    const std::int64_t first = unit * tuning::kRowsPerTask;
+    const std::int64_t end = std::min(count, first + tuning::kRowsPerTask);
+    for (std::int64_t k = first; k < end; ++k) {
+      const std::int64_t row = rows[k], map = map_of(regions, row);
+      const std::int64_t height = params.maps[map].height, width = params.maps[map].width;
+      fill_spans(pyramid, roi_window(regions, row, params.spatial_scales[map], height, width),
+                 height, width, spans.data() + row * pyramid.spans);
+    }
+  });
+  return spans;
+}
 
 // Rows [begin, end) of the map that the base bins of regions rows[first_row] up to rows[end_row]
 // read.
@@ -81,31 +115,77 @@ Span rows_read(const RegionJob& job, std::int64_t first_row, std::int64_t end_ro
   return all;
 }
 
-void pool_contiguous(const MapJob& job, const Executor& executor) {
-  const FeatureMap& input = job.params.input;
-  const std::int64_t planes = input.batch * input.channels;
-  const std::int64_t per_unit =
-      std::clamp<std::int64_t>(divide_up(planes, executor.threads), 1, lanes(input.dtype));
-  run_units(divide_up(planes, per_unit), kernels().plane_scratch(job), executor,
-            [&](std::int64_t unit, void* scratch) {
-              const std::int64_t first = unit * per_unit;
-              kernels().pool_planes(job, {first, std::min(per_unit, planes - first)}, scratch);
-            });
+// Cells that a unit copies to its slab, and vectors of lanes that it takes: every vector of channels
+// has a whole number of squares of lanes.
+std::int64_t slab_cells(const RegionJob& job, const RegionUnit& unit) {
+  return (unit.map_rows.end - unit.map_rows.begin) * job.params.maps[unit.map].width;
+}
+std::int64_t slab_vectors(const RegionJob& job, const RegionUnit& unit, std::int64_t lanes) {
+  return divide_up(slab_cells(job, unit), lanes) * lanes * divide_up(unit.planes.channels, lanes);
 }
 
-void pool_channels_last(const MapJob& job, const Executor& executor) {
-  const FeatureMap& input = job.params.input;
-  // Long runs of channels read best, but every thread should have some.
-  const std::int64_t wide = kChannelVectors * lanes(input.dtype);
-  const bool enough = input.batch * divide_up(input.channels, wide) >= executor.threads;
-  const std::int64_t per_unit = enough ? wide : lanes(input.dtype);
-  const std::int64_t units_per_image = divide_up(input.channels, per_unit);
-  run_units(input.batch * units_per_image, kernels().channel_scratch(job), executor,
-            [&](std::int64_t unit, void* scratch) {
-              const std::int64_t first = unit % units_per_image * per_unit;
-              const std::int64_t channels = std::min(per_unit, input.channels - first);
-              kernels().pool_channels(job, {unit / units_per_image, first, channels}, scratch);
-            });
+// One unit for every image of a map that has regions, with all of its regions. Its `channels` are
+// those that a unit cut from it shall have at most.
+std::vector<RegionUnit> plan_images(const RegionJob& job, const GroupedRows& grouped,
+                                    std::int64_t threads) {
+  const FeatureMap& first = job.params.maps[0];  // alike to all maps in N, C and dtype
+  std::vector<RegionUnit> images;
+  for (std::int64_t g = 0; g < job.params.regions.num_maps * first.batch; ++g) {
+    const std::int64_t begin = grouped.begin[g], end = grouped.begin[g + 1];
+    if (begin == end) continue;
+    images.push_back({g / first.batch,
+                      {g % first.batch, 0, lanes(first.dtype)},
+                      begin,
+                      end,
+                      rows_read(job, begin, end)});
+  }
+  // A unit copies its slab before it pools. Of several vectors that pays where the slab stays in the
+  // cache or serves many regions, and where every thread finds a unit.
+  const std::int64_t wide = tuning::kRegionVectors * lanes(first.dtype);
+  const auto count = static_cast<std::int64_t>(images.size());
+  if (count * divide_up(first.channels, wide) < threads) return images;
+  for (RegionUnit& image : images) {
+    const std::int64_t slab_bytes =
+        slab_cells(job, image) * tuning::kRegionVectors * kernels().vector_bytes;
+    if (slab_bytes <= tuning::kSlabBytes ||
+        image.end_row - image.first_row >= tuning::kManyRegions) {
+      image.planes.channels = wide;
+    }
+  }
+  return images;
+}
+
+// Cuts images into units, and notes in the job what the largest of them needs.
+std::vector<RegionUnit> plan_units(RegionJob& job, const std::vector<RegionUnit>& images,
+                                   std::int64_t threads) {
+  const std::int64_t channels = job.params.maps[0].channels;
+  const std::int64_t vector = lanes(job.params.maps[0].dtype);
+  std::int64_t channel_units = 0;
+  for (const RegionUnit& image : images)
+    channel_units += divide_up(channels, image.planes.channels);
+  // Regions are split no further than the threads need, and than is worth another copy of the slab.
+  const std::int64_t parts =
+      threads == 1 ? 1 : divide_up(threads * tuning::kUnitsPerThread, channel_units);
+
+  std::vector<RegionUnit> units;
+  for (const RegionUnit& image : images) {
+    job.wide = job.wide || image.planes.channels > vector;
+    const std::int64_t rows = image.end_row - image.first_row;
+    const std::int64_t rows_per_unit = std::max(divide_up(rows, parts), tuning::kLeastRegions);
+    RegionUnit unit = image;
+    for (; unit.first_row < image.end_row; unit.first_row = unit.end_row) {
+      unit.end_row = std::min(unit.first_row + rows_per_unit, image.end_row);
+      unit.map_rows = rows_read(job, unit.first_row, unit.end_row);
+      job.slab_vectors = std::max(job.slab_vectors, slab_vectors(job, unit, vector));
+      for (std::int64_t channel = 0; channel < channels; channel += image.planes.channels) {
+        unit.planes.first_channel = channel;
+        unit.planes.channels = std::min(image.planes.channels, channels - channel);
+        units.push_back(unit);
+      }
+      unit.planes.channels = image.planes.channels;
+    }
+  }
+  return units;
 }
 
 }  // namespace
@@ -128,83 +208,27 @@ void pool_map(const MapPoolParams& params, const Executor& executor) {
 }
 
 void pool_regions(const RegionPoolParams& params, const Executor& executor) {
-  const FeatureMap& input = params.input;
-  const PyramidView& pyramid = params.pyramid;
-  const std::int64_t count = params.regions.count;
+  const FeatureMap& first = params.maps[0];  // alike to all maps in N, C and dtype
+  const GroupedRows grouped = group_rows(&params.regions, params.regions.count, first.batch);
+  if (grouped.rows.empty()) return;
+  const std::vector<Span> spans = spans_of_rows(params, grouped.rows, executor);
+  const std::int64_t elements = params.regions.count * first.channels * params.pyramid.bins;
+  RegionJob job{params, spans.data(), grouped.rows.data(), 0, false, false};
+  job.streams = elements * size_of(first.dtype) > tuning::kCachedBytes;
+  const std::vector<RegionUnit> units =
+      plan_units(job, plan_images(job, grouped, executor.threads), executor.threads);
 
-  const RowsByImage by_image = group_by_image(&params.regions, count, input.batch);
-  const std::int64_t pooled = by_image.begin[input.batch];  // rows of this map
-  if (pooled == 0) return;
-  std::vector<Span> spans(static_cast<std::size_t>(count * pyramid.spans));
-  constexpr std::int64_t kRowsPerTask = 256;
-  run_units(divide_up(pooled, kRowsPerTask), 0, executor, [&](std::int64_t unit, void*) {
-    for (std::int64_t k = unit * kRowsPerTask; k < std::min(pooled, (unit + 1) * kRowsPerTask);
-         ++k) {
-      const std::int64_t row = by_image.rows[k];
-      fill_spans(pyramid, roi_window(params.regions, row, input.height, input.width), input.height,
-                 input.width, spans.data() + row * pyramid.spans);
-    }
-  });
-
-  const std::int64_t elements = count * input.channels * pyramid.bins;
-  advise_huge_pages_for(params.output, params.argmax, input.dtype, elements);
-  RegionJob job{params, spans.data(), by_image.rows.data(), 0, 1, false};
-  job.streams = elements * size_of(input.dtype) > kCachedBytes;
-  std::int64_t images = 0;
-  for (std::int64_t n = 0; n < input.batch; ++n) {
-    const Span rows = rows_read(job, by_image.begin[n], by_image.begin[n + 1]);
-    job.most_map_rows = std::max<std::int64_t>(job.most_map_rows, rows.end - rows.begin);
-    images += by_image.begin[n] < by_image.begin[n + 1];
-  }
-
-  // A unit copies its slab before it pools. Of several vectors that pays where the slab stays in the
-  // cache or serves many regions, and where every thread finds a unit.
-  const std::int64_t wide = kRegionVectors * lanes(input.dtype);
-  const std::int64_t slab_bytes =
-      job.most_map_rows * input.width * kRegionVectors * kernels().vector_bytes;
-  if ((slab_bytes <= kSlabBytes || pooled / images >= kManyRegions) &&
-      images * divide_up(input.channels, wide) >= executor.threads) {
-    job.vectors = kRegionVectors;
-  }
-  const std::int64_t channels_per_unit = job.vectors * lanes(input.dtype);
-  // Regions are split no further than the threads need, and than is worth another copy of the slab.
-  const std::int64_t channel_units = images * divide_up(input.channels, channels_per_unit);
-  const std::int64_t parts =
-      executor.threads == 1 ? 1 : divide_up(executor.threads * kUnitsPerThread, channel_units);
-
-  std::vector<RegionUnit> units;
-  for (std::int64_t n = 0; n < input.batch; ++n) {
-    const std::int64_t rows = by_image.begin[n + 1] - by_image.begin[n];
-    const std::int64_t rows_per_part = std::max(divide_up(rows, parts), kLeastRegions);
-    for (std::int64_t first = 0; first < rows; first += rows_per_part) {
-      const std::int64_t begin = by_image.begin[n] + first;
-      const std::int64_t end = std::min(begin + rows_per_part, by_image.begin[n + 1]);
-      const Span map_rows = rows_read(job, begin, end);
-      for (std::int64_t channel = 0; channel < input.channels; channel += channels_per_unit) {
-        const std::int64_t channels = std::min(channels_per_unit, input.channels - channel);
-        units.push_back({{n, channel, channels}, begin, end, map_rows});
-      }
-    }
-  }
+  advise_huge_pages_for(params.output, params.argmax, first.dtype, elements);
   run_units(
-      static_cast<std::int64_t>(units.size()), kernels().region_scratch(job), executor,
-      [&](std::int64_t unit, void* scratch) { kernels().pool_regions(job, units[unit], scratch); });
+      static_cast<std::int64_t>(units.size()), kernels().regions.scratch_bytes(job), executor,
+      [&](std::int64_t unit, void* scratch) { kernels().regions.pool(job, units[unit], scratch); });
 }
 
 void pool_stride1(const Stride1Params& params, const Executor& executor) {
   const FeatureMap& input = params.input;
-  const std::int64_t elements =
-      (params.num_kernels + 1) * input.batch * input.channels * input.cells();
-  advise_huge_pages_for(params.output, params.argmax, input.dtype, elements);
-  const std::int64_t per_unit = lanes(input.dtype);
-  const std::int64_t units_per_image = divide_up(input.channels, per_unit);
-  run_units(input.batch * units_per_image, chosen().stride1.scratch(params), executor,
-            [&](std::int64_t unit, void* scratch) {
-              const std::int64_t first = unit % units_per_image * per_unit;
-              const std::int64_t channels = std::min(per_unit, input.channels - first);
-              chosen().stride1.pool(params, {unit / units_per_image, first, channels},
-                                         scratch);
-            });
+  advise_huge_pages_for(params.output, params.argmax, input.dtype,
+                        (params.num_kernels + 1) * input.elements());
+  run_channel_units(kernels().stride1, params, input, lanes(input.dtype), executor);
 }
 
 }  // namespace spp_ext::cpu

@@ -1,5 +1,5 @@
-// The work of one pooling call, cut into units, and the table of functions that do a unit, one per
-// instruction set.
+// The work of one pooling call, cut into units, and the functions that do a unit, of which there is
+// one set per instruction set.
 #pragma once
 
 #include <cstddef>
@@ -16,11 +16,11 @@ struct MapJob {
 
 struct RegionJob {
   RegionPoolParams params;
-  const Span* spans;           // [K, pyramid.spans]
-  const std::int64_t* rows;    // [K], regions grouped by image
-  std::int64_t most_map_rows;  // of any unit
-  std::int64_t vectors;        // of channels in a full unit: 1 or kRegionVectors
-  bool streams;                // the output past the caches
+  const Span* spans;          // [K, pyramid.spans]
+  const std::int64_t* rows;   // regions grouped by map and image
+  std::int64_t slab_vectors;  // vectors of lanes in the largest unit's slab
+  bool wide;                  // whether any unit has kRegionVectors vectors of channels
+  bool streams;               // write the output with non-temporal stores
 };
 
 // Neighbouring planes of a contiguous batch, at most one per lane. They may belong to different
@@ -30,56 +30,54 @@ struct PlaneUnit {
   std::int64_t planes;
 };
 
-// Neighbouring channels of one channels_last image.
+// Neighbouring channels of one image.
 struct ChannelUnit {
   std::int64_t image;
   std::int64_t first_channel;
   std::int64_t channels;
 };
 
-// Neighbouring channels of one image, and some of its regions: rows[first_row] up to rows[end_row].
+// Neighbouring channels of one image of one map, and some of its regions: rows[first_row] up to
+// rows[end_row].
 struct RegionUnit {
+  std::int64_t map;
   ChannelUnit planes;
   std::int64_t first_row;
   std::int64_t end_row;
   Span map_rows;  // of the map, that the base bins of these regions read
 };
 
-// Units differ in nothing but the part of the output they write, so they may run in any order on
-// any thread. `scratch` is 64-byte aligned memory of the size that the matching function asks for.
-struct PoolKernels {
+// Does one unit of a job. Units differ in nothing but the part of the output they write, so they may
+// run in any order on any thread. `scratch` is aligned to a cache line and of the size that
+// scratch_bytes asks for.
+template <class Job, class Unit>
+struct UnitKernel {
+  std::size_t (*scratch_bytes)(const Job&);
+  void (*pool)(const Job&, const Unit&, void* scratch);
+};
+using Stride1Kernel = UnitKernel<Stride1Params, ChannelUnit>;
+
+// The kernels of one instruction set.
+struct LaneKernels {
   const char* name;
   std::int64_t vector_bytes;
-  std::size_t (*plane_scratch)(const MapJob&);
-  void (*pool_planes)(const MapJob&, const PlaneUnit&, void* scratch);
-  std::size_t (*channel_scratch)(const MapJob&);
-  void (*pool_channels)(const MapJob&, const ChannelUnit&, void* scratch);
-  std::size_t (*region_scratch)(const RegionJob&);
-  void (*pool_regions)(const RegionJob&, const RegionUnit&, void* scratch);
+  UnitKernel<MapJob, PlaneUnit> planes;      // contiguous maps
+  UnitKernel<MapJob, ChannelUnit> channels;  // channels_last maps
+  UnitKernel<RegionJob, RegionUnit> regions;
+  const Stride1Kernel& stride1;  // a unit is at most one vector of channels
 };
-
-// The same for stride-1 pools of several sizes; a unit is at most one vector of channels.
-struct Stride1Kernels {
-  std::size_t (*scratch)(const Stride1Params&);
-  void (*pool)(const Stride1Params&, const ChannelUnit&, void* scratch);
-};
-
-// How many vectors of lanes a full ChannelUnit of a map holds, and a full RegionUnit: the loops over
-// a bin's cells, whose lengths the processor cannot foresee, then serve all of them.
-constexpr std::int64_t kChannelVectors = 4;
-constexpr std::int64_t kRegionVectors = 4;
 
 namespace baseline {
-extern const PoolKernels kPoolKernels;
-extern const Stride1Kernels kStride1Kernels;
+extern const LaneKernels kLaneKernels;
+extern const Stride1Kernel kStride1Kernel;
 }  // namespace baseline
 namespace avx2 {
-extern const PoolKernels kPoolKernels;
-extern const Stride1Kernels kStride1Kernels;
+extern const LaneKernels kLaneKernels;
+extern const Stride1Kernel kStride1Kernel;
 }  // namespace avx2
 namespace avx512 {
-extern const PoolKernels kPoolKernels;
-extern const Stride1Kernels kStride1Kernels;
+extern const LaneKernels kLaneKernels;
+extern const Stride1Kernel kStride1Kernel;
 }  // namespace avx512
 
 }  // namespace spp_ext::cpu

@@ -17,17 +17,16 @@
 // pool_regions. The rows that any region of a unit touches are copied once into a slab
 // [cells][lanes], from either layout, and every region pools from there.
 #include <cstdint>
+#include <type_traits>
 
-#include "core/max_op.h"
+#include "core/integers.h"
 #include "cpu/bin_block.h"
+#include "cpu/lane_unit.h"
 #include "cpu/lanes.h"
 #include "cpu/nans.h"
 #include "cpu/pool_job.h"
 #include "cpu/slab.h"
-
-#ifndef SPP_ISA
-#error "compile with -DSPP_ISA=<instruction set>"
-#endif
+#include "cpu/tuning.h"
 
 #define SPP_STRING_OF(name) #name
 #define SPP_STRING(name) SPP_STRING_OF(name)
@@ -35,16 +34,9 @@
 namespace spp_ext::cpu::SPP_ISA {
 namespace {
 
-// Bytes of scratch that a Part<storage, with_argmax> of the job takes.
-template <template <class, bool> class Part, class Job>
-std::size_t scratch_of(const Job& job) {
-  return dispatch(job.params.input.dtype, job.params.argmax != nullptr,
-                  [&](auto storage, auto with_argmax) {
-                    Scratch scratch(nullptr);
-                    Part<decltype(storage), with_argmax>(scratch, job);
-                    return scratch.used();
-                  });
-}
+using tuning::kChannelVectors;
+using tuning::kRegionVectors;
+using tuning::kRowsAtOnce;
 
 // Cells whose lanes are planes: lanes of cell (y, x) start at data + (y - first_row) * row_stride +
 // x * cell_stride.
@@ -101,10 +93,13 @@ void reduce_rectangle(const LaneCells<S>& from, Span rows, Span cols, Nans& nans
   }
 }
 
-// Every bin of all levels, from cells whose lanes are planes.
-template <int vectors, bool with_argmax, bool partial, class S, class Block, class Nans>
-void reduce_bins(const PyramidView& pyramid, const Span* spans, const LaneCells<S>& from,
-                 Nans& nans, Block& bins) {
+// Every bin of all levels, from cells whose lanes are planes. Says whether a NaN was seen, which left
+// the bins unfinished. Out of line, so that the registers of its loops do not depend on the caller.
+template <class Nans, int vectors, bool partial, class S, class T, bool with_argmax>
+__attribute__((noinline)) bool reduce_bins(const PyramidView& pyramid, const Span* spans,
+                                           LaneCells<S> from,
+                                           BinBlock<T, vectors, with_argmax> bins) {
+  Nans nans;
   for_each_bin_row(pyramid, spans, [&](const BinRow& row) {
     if (nans.seen()) return;  // all of it will be done again
     for (std::int64_t c = 0; c < row.bins; ++c) {
@@ -119,23 +114,12 @@ void reduce_bins(const PyramidView& pyramid, const Span* spans, const LaneCells<
           from, row.rows, cols, nans, bins.values + bin * vectors, bins.cells + bin * vectors);
     }
   });
-  if (!nans.seen()) bins.template merge_derived<Nans>(pyramid);
+  if (nans.seen()) return true;
+  bins.template merge_derived<Nans>(pyramid);
+  return false;
 }
 
-// Calls reduce(nans) as for a map without NaN, and once more if that was wrong.
-template <class S, class Reduce>
-void reduce_checked(const Reduce& reduce) {
-  NansDetected<Value<S>> detected;
-  reduce(detected);
-  if (!detected.seen()) return;
-  NansHandled handled;
-  reduce(handled);
-}
-
-// --- contiguous maps
-// ---------------------------------------------------------------------------------------------
-
-constexpr std::int32_t kRowsAtOnce = 4;
+// ---- contiguous maps ----
 
 // Folds `count` neighbouring rows into the best of each column so far. Lanes are columns; the last
 // vector of a row may run over into what follows, and the caller ignores those lanes.
@@ -176,8 +160,7 @@ void fold_rows(const S* rows, std::int64_t first_cell, std::int64_t columns, std
 }
 
 // The best of each column over `rows` of one plane, for `columns` columns from `first_column` on.
-// Four rows at a time: memory is read along the rows, and the running best is reloaded once per
-// four.
+// Four rows at a time: memory is read along the rows, and the running best is loaded once per four.
 template <bool with_argmax, class S, class Nans>
 void reduce_rows(const S* plane, std::int64_t width, Span rows, std::int64_t first_column,
                  std::int64_t columns, const S* end, Nans& nans, Value<S>* values,
@@ -187,6 +170,7 @@ void reduce_rows(const S* plane, std::int64_t width, Span rows, std::int64_t fir
     fold_rows<count, first, with_argmax>(plane + cell, cell, columns, width, end, nans, values,
                                          cells);
   };
+  static_assert(kRowsAtOnce == 4, "fold_few folds up to four rows");
   const auto fold_few = [&](std::int32_t count, auto first, std::int32_t y) {
     switch (count) {
       case 1:
@@ -236,7 +220,7 @@ struct PlaneScratch {
   BinBlock<S, 1, with_argmax> bins;
 
   PlaneScratch(Scratch& scratch, const MapJob& job)
-      : vectors((job.params.input.width + kLanes<S> - 1) / kLanes<S>),
+      : vectors(divide_up(job.params.input.width, kLanes<S>)),
         row_values(scratch.take<Value<S>>(kLanes<S> * vectors)),
         row_cells(with_argmax ? scratch.take<Index<S>>(kLanes<S> * vectors) : nullptr),
         column_values(scratch.take<Value<S>>(kLanes<S> * vectors)),
@@ -257,9 +241,10 @@ void transpose_rows(const V* rows, std::int64_t vectors, std::int64_t used_rows,
   }
 }
 
-template <class S, bool with_argmax, class Nans>
-void reduce_planes(const MapJob& job, const PlaneUnit& unit, Nans& nans,
-                   PlaneScratch<S, with_argmax>& s) {
+// Every bin of all levels; says whether a NaN was seen, which left the bins unfinished.
+template <class Nans, class S, bool with_argmax>
+bool reduce_planes(const MapJob& job, const PlaneUnit& unit, PlaneScratch<S, with_argmax>& s) {
+  Nans nans;
   const FeatureMap& input = job.params.input;
   const S* const data = static_cast<const S*>(input.data);
   const S* const end = data + input.batch * input.channels * input.cells();
@@ -267,7 +252,7 @@ void reduce_planes(const MapJob& job, const PlaneUnit& unit, Nans& nans,
     if (nans.seen()) return;  // all of it will be done again
     const std::int64_t first_column = row.cols[0].begin;
     const std::int64_t columns = row.cols[row.bins - 1].end - first_column;
-    const std::int64_t vectors = (columns + kLanes<S> - 1) / kLanes<S>;
+    const std::int64_t vectors = divide_up(columns, kLanes<S>);
     for (std::int64_t lane = 0; lane < unit.planes; ++lane) {
       reduce_rows<with_argmax>(data + (unit.first_plane + lane) * input.cells(), input.width,
                                row.rows, first_column, columns, end, nans,
@@ -286,7 +271,9 @@ void reduce_planes(const MapJob& job, const PlaneUnit& unit, Nans& nans,
       s.bins.empty[bin] = 0;
     }
   });
-  if (!nans.seen()) s.bins.template merge_derived<Nans>(job.params.pyramid);
+  if (nans.seen()) return true;
+  s.bins.template merge_derived<Nans>(job.params.pyramid);
+  return false;
 }
 
 template <class S, bool with_argmax>
@@ -294,7 +281,7 @@ void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
   const FeatureMap& input = job.params.input;
   Scratch scratch(memory);
   PlaneScratch<S, with_argmax> s(scratch, job);
-  reduce_checked<S>([&](auto& nans) { reduce_planes(job, unit, nans, s); });
+  if (reduce_planes<NansDetected<Value<S>>>(job, unit, s)) reduce_planes<NansHandled>(job, unit, s);
 
   // Planes of one image are written together; a unit may hold the end of one image and the start of
   // the next.
@@ -310,7 +297,9 @@ void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
   }
 }
 
-std::size_t plane_scratch(const MapJob& job) { return scratch_of<PlaneScratch>(job); }
+std::size_t plane_scratch(const MapJob& job) {
+  return scratch_of<PlaneScratch>(job.params.input.dtype, job.params.argmax != nullptr, job);
+}
 
 void pool_planes(const MapJob& job, const PlaneUnit& unit, void* scratch) {
   dispatch(job.params.input.dtype, job.params.argmax != nullptr,
@@ -319,15 +308,18 @@ void pool_planes(const MapJob& job, const PlaneUnit& unit, void* scratch) {
            });
 }
 
-// --- channels_last maps
-// ------------------------------------------------------------------------------------------
+// ---- channels_last maps ----
+
+template <class S, bool with_argmax>
+using ChannelScratch = BinBlock<S, kChannelVectors, with_argmax>;
 
 template <class S, int vectors, bool with_argmax, bool partial>
 void pool_channel_vectors(const MapJob& job, const ChannelUnit& unit, void* memory) {
   const FeatureMap& input = job.params.input;
   const S* const data = static_cast<const S*>(input.data);
   Scratch scratch(memory);
-  BinBlock<S, vectors, with_argmax> bins(scratch, job.params.pyramid.bins);
+  const PyramidView& pyramid = job.params.pyramid;
+  BinBlock<S, vectors, with_argmax> bins(scratch, pyramid.bins);
   const LaneCells<S> cells{data + unit.image * input.cells() * input.channels + unit.first_channel,
                            0,
                            input.width * input.channels,
@@ -335,23 +327,19 @@ void pool_channel_vectors(const MapJob& job, const ChannelUnit& unit, void* memo
                            input.width,
                            unit.channels,
                            data + input.batch * input.cells() * input.channels};
-  reduce_checked<S>([&](auto& nans) {
-    reduce_bins<vectors, with_argmax, partial>(job.params.pyramid, job.spans, cells, nans, bins);
-  });
+  if (reduce_bins<NansDetected<Value<S>>, vectors, partial>(pyramid, job.spans, cells, bins)) {
+    reduce_bins<NansHandled, vectors, partial>(pyramid, job.spans, cells, bins);
+  }
   for (int v = 0; v < vectors; ++v) {
     const std::int64_t planes = partial ? unit.channels : kLanes<S>;
-    bins.write(job.params.pyramid, input.channels, unit.image, unit.first_channel + v * kLanes<S>,
-               v, 0, planes, static_cast<S*>(job.params.output), job.params.argmax);
+    bins.write(pyramid, input.channels, unit.image, unit.first_channel + v * kLanes<S>, v, 0,
+               planes, static_cast<S*>(job.params.output), job.params.argmax);
   }
 }
 
 std::size_t channel_scratch(const MapJob& job) {
-  return dispatch(
-      job.params.input.dtype, job.params.argmax != nullptr, [&](auto storage, auto with_argmax) {
-        Scratch scratch(nullptr);
-        BinBlock<decltype(storage), kChannelVectors, with_argmax>(scratch, job.params.pyramid.bins);
-        return scratch.used();
-      });
+  return scratch_of<ChannelScratch>(job.params.input.dtype, job.params.argmax != nullptr,
+                                    job.params.pyramid.bins);
 }
 
 void pool_channels(const MapJob& job, const ChannelUnit& unit, void* scratch) {
@@ -375,8 +363,7 @@ void pool_channels(const MapJob& job, const ChannelUnit& unit, void* scratch) {
       });
 }
 
-// --- regions
-// -----------------------------------------------------------------------------------------------------
+// ---- regions ----
 
 template <class S, int vectors, bool with_argmax>
 struct RegionScratch {
@@ -384,15 +371,13 @@ struct RegionScratch {
   BinBlock<S, vectors, with_argmax> bins;
 
   RegionScratch(Scratch& scratch, const RegionJob& job)
-      : slab(scratch.take<Value<S>>((job.most_map_rows * job.params.input.width + kLanes<S> - 1) /
-                                    kLanes<S> * kLanes<S> * vectors)),
-        bins(scratch, job.params.pyramid.bins) {}
+      : slab(scratch.take<Value<S>>(job.slab_vectors)), bins(scratch, job.params.pyramid.bins) {}
 };
 
 template <class S, int vectors, bool with_argmax>
 void pool_region_vectors(const RegionJob& job, const RegionUnit& unit, void* memory) {
   using T = ComputeType<S>;
-  const FeatureMap& input = job.params.input;
+  const FeatureMap& input = job.params.maps[unit.map];
   const PyramidView& pyramid = job.params.pyramid;
   Scratch scratch(memory);
   RegionScratch<S, vectors, with_argmax> s(scratch, job);
@@ -411,11 +396,9 @@ void pool_region_vectors(const RegionJob& job, const RegionUnit& unit, void* mem
     const std::int64_t row = job.rows[k];
     const Span* const spans = job.spans + row * pyramid.spans;
     if (any_nan) {
-      NansHandled nans;
-      reduce_bins<vectors, with_argmax, false>(pyramid, spans, cells, nans, s.bins);
+      reduce_bins<NansHandled, vectors, false>(pyramid, spans, cells, s.bins);
     } else {
-      NansAbsent nans;
-      reduce_bins<vectors, with_argmax, false>(pyramid, spans, cells, nans, s.bins);
+      reduce_bins<NansAbsent, vectors, false>(pyramid, spans, cells, s.bins);
     }
     for (int v = 0; v < vectors; ++v) {
       const std::int64_t first = v * kLanes<S>;
@@ -434,12 +417,14 @@ template <class S, bool with_argmax>
 using WideRegionScratch = RegionScratch<S, kRegionVectors, with_argmax>;
 
 std::size_t region_scratch(const RegionJob& job) {
-  return job.vectors == 1 ? scratch_of<NarrowRegionScratch>(job)
-                          : scratch_of<WideRegionScratch>(job);
+  const DType dtype = job.params.maps[0].dtype;
+  const bool with_argmax = job.params.argmax != nullptr;
+  return job.wide ? scratch_of<WideRegionScratch>(dtype, with_argmax, job)
+                  : scratch_of<NarrowRegionScratch>(dtype, with_argmax, job);
 }
 
 void pool_regions(const RegionJob& job, const RegionUnit& unit, void* scratch) {
-  dispatch(job.params.input.dtype, job.params.argmax != nullptr,
+  dispatch(job.params.maps[0].dtype, job.params.argmax != nullptr,
            [&](auto storage, auto with_argmax) {
              using S = decltype(storage);
              if (unit.planes.channels > (kRegionVectors - 1) * kLanes<S>) {
@@ -457,8 +442,11 @@ void pool_regions(const RegionJob& job, const RegionUnit& unit, void* scratch) {
 
 }  // namespace
 
-extern const PoolKernels kPoolKernels{SPP_STRING(SPP_ISA), kVectorBytes,    plane_scratch,
-                                      pool_planes,         channel_scratch, pool_channels,
-                                      region_scratch,      pool_regions};
+extern const LaneKernels kLaneKernels{SPP_STRING(SPP_ISA),
+                                      kVectorBytes,
+                                      {plane_scratch, pool_planes},
+                                      {channel_scratch, pool_channels},
+                                      {region_scratch, pool_regions},
+                                      kStride1Kernel};
 
 }  // namespace spp_ext::cpu::SPP_ISA

@@ -1,27 +1,24 @@
-// Which image a region lies in, and regions grouped by image: shared by region pooling, gather and
-// scatter.
+// Rows grouped by the map and the image they belong to: shared by region pooling, gather and scatter.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "core/params.h"
+#include "core/regions.h"
 
 namespace spp_ext::cpu {
 
-// The image a region lies in; truncated toward zero, as in torchvision. The row must have no fault.
-inline std::int64_t image_of(const Regions& regions, std::int64_t row) {
-  return static_cast<std::int64_t>(roi_entry<double>(regions, row, 0));
+// The group of a row, map * N + image, or kNoGroup. With null regions row r belongs to image r.
+inline std::int64_t group_of_row(const Regions* regions, std::int64_t row, std::int64_t batch) {
+  if (regions == nullptr) return row < batch ? row : kNoGroup;
+  return group_of(*regions, row, batch);
 }
 
-// Rows grouped by image, ascending within each: image n has rows[begin[n]] up to rows[begin[n +
-// 1]].
-struct RowsByImage {
-  std::vector<std::int64_t> begin;
+// Group g has rows[begin[g]] up to rows[begin[g + 1]], ascending. Rows without a group are left out.
+struct GroupedRows {
+  std::vector<std::int64_t> begin;  // [M * N + 1]
   std::vector<std::int64_t> rows;
 };
-// With null regions row r belongs to image r. Rows of other maps, and rows whose batch index is outside
-// [0, batch), are left out.
-RowsByImage group_by_image(const Regions* regions, std::int64_t count, std::int64_t batch);
+GroupedRows group_rows(const Regions* regions, std::int64_t count, std::int64_t batch);
 
 }  // namespace spp_ext::cpu

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/kernels.h"
+#include "cpu/tuning.h"
 
 namespace spp_ext::cpu {
 
@@ -20,12 +21,12 @@ template <class Work>
 void run_units(std::int64_t units, std::size_t scratch_bytes, const Executor& executor,
                const Work& work) {
   if (units == 0) return;
-  constexpr std::size_t kAlignment = 64;
+  constexpr std::size_t kAlignment = tuning::kCacheLine;
   const std::int64_t tasks =
       executor.parallel_for == nullptr ? 1 : std::clamp<std::int64_t>(executor.threads, 1, units);
   const std::size_t slot = (scratch_bytes + kAlignment - 1) / kAlignment * kAlignment;
   const std::size_t bytes = slot * static_cast<std::size_t>(tasks);
-  alignas(kAlignment) char small[8192];  // spares small maps an allocation
+  alignas(kAlignment) char small[tuning::kStackScratch];
   std::unique_ptr<char[]> large;
   void* scratch = small;
   if (bytes > sizeof(small)) {

@@ -1,37 +1,15 @@
-// Planes of a map as lanes: a slab [cells][lanes], from either layout. And what else every lane
-// kernel starts with.
+// Planes of a map as lanes: a slab [cells][lanes], copied from a map in either layout.
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
-#include "core/dispatch.h"
 #include "core/params.h"
 #include "cpu/lanes.h"
 #include "cpu/nans.h"
 #include "cpu/pool_job.h"
 
-#ifndef SPP_ISA
-#error "compile with -DSPP_ISA=<instruction set>"
-#endif
-
 namespace spp_ext::cpu::SPP_ISA {
 namespace {
-
-// Calls f with a value of the storage type that `dtype` names and, as a constant, whether argmax is
-// wanted.
-template <class F>
-auto dispatch(DType dtype, bool with_argmax, const F& f) {
-  return spp_ext::dispatch(dtype, [&](auto storage) {
-    return with_argmax ? f(storage, std::true_type{}) : f(storage, std::false_type{});
-  });
-}
-
-template <class S>
-Index<S> broadcast(std::int64_t cell) {
-  using Element = std::remove_reference_t<decltype(Index<S>{}[0])>;
-  return Index<S>{} + static_cast<std::remove_cv_t<Element>>(cell);
-}
 
 // Copies rows of a unit's planes into slab[cells][vectors] of lanes, and says whether a NaN is among
 // them. Lanes without a plane hold anything.

@@ -10,8 +10,9 @@
 #include <cstdint>
 #include <utility>
 
-#include "core/max_op.h"
+#include "core/integers.h"
 #include "cpu/bin_block.h"
+#include "cpu/lane_unit.h"
 #include "cpu/lanes.h"
 #include "cpu/nans.h"
 #include "cpu/pool_job.h"
@@ -42,12 +43,12 @@ struct Stride1Scratch {
         before(with_argmax && params.cascade ? scratch.take<Index<S>>(padded(params)) : nullptr) {}
 
   static std::int64_t padded(const Stride1Params& params) {
-    return (params.input.cells() + kLanes<S> - 1) / kLanes<S> * kLanes<S>;
+    return divide_up(params.input.cells(), kLanes<S>) * kLanes<S>;
   }
 };
 
-// to[y][x] = the best of from at `distance` before, at and after (y, x), along the axis whose cells
-// lie `stride` apart: columns (count = width, stride = 1) or rows (count = height, stride = width).
+// to[y][x] = the best of `from` at (y, x) and `distance` cells before and after it: in the same row
+// when along_rows, otherwise in the same column.
 template <bool along_rows, class Nans, class S, bool with_argmax>
 void widen(const Planes<S, with_argmax>& from, std::int64_t height, std::int64_t width,
            std::int64_t distance, Planes<S, with_argmax>& to) {
@@ -80,66 +81,75 @@ void widen(const Planes<S, with_argmax>& from, std::int64_t height, std::int64_t
   }
 }
 
+// Widens `best` from a pool of size x size to one of wanted x wanted.
 template <class Nans, class S, bool with_argmax>
-void widen_both(const FeatureMap& input, std::int64_t distance,
-                Stride1Scratch<S, with_argmax>& s) {
-  widen<true, Nans>(s.best, input.height, input.width, distance, s.widened);
-  widen<false, Nans>(s.widened, input.height, input.width, distance, s.best);
+void widen_to(const FeatureMap& input, std::int64_t size, std::int64_t wanted,
+              Stride1Scratch<S, with_argmax>& s) {
+  while (size < wanted) {
+    const std::int64_t distance = std::min((wanted - size) / 2, size);
+    widen<true, Nans>(s.best, input.height, input.width, distance, s.widened);
+    widen<false, Nans>(s.widened, input.height, input.width, distance, s.best);
+    size += 2 * distance;
+  }
 }
 
+// Says of every cell that its value comes from itself.
 template <class S, bool with_argmax>
-void pool_stride1_of(const Stride1Params& params, const ChannelUnit& unit, void* memory) {
+void number_cells(std::int64_t cells, Planes<S, with_argmax>& planes) {
+  if constexpr (with_argmax) {
+    for (std::int64_t cell = 0; cell < cells; ++cell) planes.cells[cell] = broadcast<S>(cell);
+  }
+}
+
+// found[cell] names a cell of the stage before; afterwards it names the cell of the input that the
+// value there came from.
+template <class S>
+void look_up_cells(std::int64_t cells, const Index<S>* before, Index<S>* found) {
+  for (std::int64_t cell = 0; cell < cells; ++cell) {
+    for (int lane = 0; lane < kLanes<S>; ++lane) {
+      found[cell][lane] = before[found[cell][lane]][lane];
+    }
+  }
+}
+
+// Writes what is in `best` now to block `block` of the output's channels.
+template <class S, bool with_argmax>
+void write_block(const Stride1Params& params, const ChannelUnit& unit, std::int64_t block,
+                 const Planes<S, with_argmax>& best) {
   const FeatureMap& input = params.input;
   const std::int64_t cells = input.cells();
-  Scratch scratch(memory);
-  Stride1Scratch<S, with_argmax> s(scratch, params);
-  const bool any_nan =
-      load_slab<1, S>(input, unit, {0, static_cast<std::int32_t>(input.height)}, s.best.values);
-
-  const auto number_cells = [&] {
+  const std::int64_t channels = (params.num_kernels + 1) * input.channels;
+  const std::int64_t channel = block * input.channels + unit.first_channel;
+  S* const output = static_cast<S*>(params.output) + unit.image * channels * cells;
+  std::int32_t* const argmax =
+      with_argmax ? params.argmax + unit.image * channels * cells : nullptr;
+  if (input.layout == Layout::kContiguous) {
+    write_runs(best.values, 1, cells, 0, unit.channels, output + channel * cells);
     if constexpr (with_argmax) {
-      for (std::int64_t cell = 0; cell < cells; ++cell) s.best.cells[cell] = broadcast<S>(cell);
+      write_runs(best.cells, 1, cells, 0, unit.channels, argmax + channel * cells);
     }
-  };
-  // Block `block` of the output's channels: what is in `best` now.
-  const auto write_block = [&](std::int64_t block) {
-    const std::int64_t channels = (params.num_kernels + 1) * input.channels;
-    const std::int64_t channel = block * input.channels + unit.first_channel;
-    S* const output = static_cast<S*>(params.output) + unit.image * channels * cells;
-    std::int32_t* const argmax =
-        with_argmax ? params.argmax + unit.image * channels * cells : nullptr;
-    if (input.layout == Layout::kContiguous) {
-      write_runs(s.best.values, 1, cells, 0, unit.channels, output + channel * cells);
-      if constexpr (with_argmax) {
-        write_runs(s.best.cells, 1, cells, 0, unit.channels, argmax + channel * cells);
-      }
-      return;
+    return;
+  }
+  const std::int64_t planes = unit.channels;
+  for (std::int64_t cell = 0; cell < cells; ++cell) {
+    const std::int64_t at = cell * channels + channel;
+    if (planes == kLanes<S>) {
+      store(output + at, best.values[cell]);
+      if constexpr (with_argmax) store(argmax + at, best.cells[cell]);
+    } else {
+      store_first(output + at, best.values[cell], planes);
+      if constexpr (with_argmax) store_first(argmax + at, best.cells[cell], planes);
     }
-    for (std::int64_t cell = 0; cell < cells; ++cell) {
-      const std::int64_t at = cell * channels + channel;
-      if (unit.channels == kLanes<S>) {
-        store(output + at, s.best.values[cell]);
-        if constexpr (with_argmax) store(argmax + at, s.best.cells[cell]);
-      } else {
-        store_first(output + at, s.best.values[cell], unit.channels);
-        if constexpr (with_argmax) store_first(argmax + at, s.best.cells[cell], unit.channels);
-      }
-    }
-  };
-  const auto widen_to = [&](std::int64_t size, std::int64_t wanted) {
-    while (size < wanted) {
-      const std::int64_t distance = std::min((wanted - size) / 2, size);
-      if (any_nan) {
-        widen_both<NansHandled>(input, distance, s);
-      } else {
-        widen_both<NansAbsent>(input, distance, s);
-      }
-      size += 2 * distance;
-    }
-  };
+  }
+}
 
-  number_cells();
-  write_block(0);
+// Pools the unit's planes, which lie in `best`, with one size after another.
+template <class Nans, class S, bool with_argmax>
+void pool_sizes(const Stride1Params& params, const ChannelUnit& unit,
+                Stride1Scratch<S, with_argmax>& s) {
+  const std::int64_t cells = params.input.cells();
+  number_cells(cells, s.best);
+  write_block(params, unit, 0, s.best);
   std::int64_t size = 1;
   for (std::int32_t k = 0; k < params.num_kernels; ++k) {
     const std::int64_t kernel = params.kernel_sizes[k];
@@ -147,29 +157,31 @@ void pool_stride1_of(const Stride1Params& params, const ChannelUnit& unit, void*
       // A stage pools the values of the one before, ties among them included, and then looks up
       // where each of those came from.
       std::swap(s.before, s.best.cells);
-      number_cells();
-      widen_to(1, kernel - size + 1);
-      if (k > 0) {
-        for (std::int64_t cell = 0; cell < cells; ++cell) {
-          Index<S>& found = s.best.cells[cell];
-          for (int lane = 0; lane < kLanes<S>; ++lane) found[lane] = s.before[found[lane]][lane];
-        }
-      }
+      number_cells(cells, s.best);
+      widen_to<Nans>(params.input, 1, kernel - size + 1, s);
+      if (k > 0) look_up_cells<S>(cells, s.before, s.best.cells);
     } else {
-      widen_to(size, kernel);
+      widen_to<Nans>(params.input, size, kernel, s);
     }
     size = kernel;
-    write_block(k + 1);
+    write_block(params, unit, k + 1, s.best);
+  }
+}
+
+template <class S, bool with_argmax>
+void pool_stride1_of(const Stride1Params& params, const ChannelUnit& unit, void* memory) {
+  Scratch scratch(memory);
+  Stride1Scratch<S, with_argmax> s(scratch, params);
+  const Span all_rows{0, static_cast<std::int32_t>(params.input.height)};
+  if (load_slab<1, S>(params.input, unit, all_rows, s.best.values)) {
+    pool_sizes<NansHandled>(params, unit, s);
+  } else {
+    pool_sizes<NansAbsent>(params, unit, s);
   }
 }
 
 std::size_t stride1_scratch(const Stride1Params& params) {
-  return dispatch(params.input.dtype, params.argmax != nullptr,
-                  [&](auto storage, auto with_argmax) {
-                    Scratch scratch(nullptr);
-                    Stride1Scratch<decltype(storage), with_argmax>(scratch, params);
-                    return scratch.used();
-                  });
+  return scratch_of<Stride1Scratch>(params.input.dtype, params.argmax != nullptr, params);
 }
 
 void pool_stride1(const Stride1Params& params, const ChannelUnit& unit, void* scratch) {
@@ -180,6 +192,6 @@ void pool_stride1(const Stride1Params& params, const ChannelUnit& unit, void* sc
 
 }  // namespace
 
-extern const Stride1Kernels kStride1Kernels{stride1_scratch, pool_stride1};
+extern const Stride1Kernel kStride1Kernel{stride1_scratch, pool_stride1};
 
 }  // namespace spp_ext::cpu::SPP_ISA

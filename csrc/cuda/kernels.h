@@ -1,6 +1,9 @@
 // The CUDA kernels on raw device pointers and a stream. No torch; the caller brings the memory,
 // scratch included. Nothing here waits for the device or allocates, so every call can be captured
 // in a graph. Throws std::runtime_error when a launch fails.
+//
+// Arrays of contents (maps, rois, outputs, argmax) are in device memory. Arrays of sizes, scales and
+// pointers ([M] and the pyramid) are in host memory.
 #pragma once
 
 #include <cstdint>
@@ -19,21 +22,27 @@ struct Stream {
 // The stream `handle` of the current device.
 Stream current_device_stream(void* handle);
 
-// int32 elements of scratch that regions need: the regions grouped by image.
-inline std::int64_t region_scratch(std::int64_t batch, std::int64_t regions) {
-  return batch + 1 + regions;
+// int32 elements of scratch for regions: where each group, one image of one map, begins in the list
+// of regions, and that list.
+inline std::int64_t region_scratch(std::int64_t maps, std::int64_t batch, std::int64_t regions) {
+  return maps * batch + 1 + regions;
 }
 
 void pool_map(const MapPoolParams& params, const Stream& stream);
 
-// A region whose batch index is outside [0, N) or with a coordinate that is not finite pools to
-// NaN, argmax -1; so does, in the call for the first of several maps, one whose map index names none.
+// A region without a group (core/regions.h) pools to NaN, argmax -1.
 void pool_regions(const RegionPoolParams& params, std::int32_t* scratch, const Stream& stream);
 
+// Launches carry at most so many kernel sizes.
+constexpr std::int32_t kMaxKernelSizes = 256;
 void pool_stride1(const Stride1Params& params, const Stream& stream);
 
-// An argmax outside the plane, or a row whose region names no image, is skipped.
-void gather(const GatherParams& params, const Stream& stream);
+// Launches carry at most so many levels; where there are more, `levels` points to device memory.
+constexpr std::int32_t kMaxLinearLevels = 256;
+
+// An argmax outside the plane is skipped, and so is every element of a region without a group; what
+// gather skips it sets to 0. `scratch` may be null if there are no regions.
+void gather(const GatherParams& params, std::int32_t* scratch, const Stream& stream);
 void scatter(const ScatterParams& params, std::int32_t* scratch, const Stream& stream);
 
 }  // namespace spp_ext::cuda

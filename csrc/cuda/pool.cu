@@ -1,16 +1,16 @@
 // Chooses a kernel and its launch for a pooling call.
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
+#include <limits>
 
 #include "core/dispatch.h"
-#include "cuda/group_regions.cuh"
 #include "cuda/job.h"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/pool_bins.cuh"
 #include "cuda/pool_channels.cuh"
 #include "cuda/pool_planes.cuh"
+#include "cuda/rows.h"
 #include "cuda/tuning.h"
 
 namespace spp_ext::cuda {
@@ -37,7 +37,7 @@ bool pack_whole(const PyramidView& pyramid, PoolJob& job) {
   packed.bins = pyramid.bins;
   packed.spans = pyramid.spans;
   for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-    job.output_levels[i] = {pyramid.levels[i].first_bin, pyramid.levels[i].bins, 0};
+    job.output_levels[i] = {pyramid.levels[i].in_row(), 0};
   }
   return true;
 }
@@ -64,41 +64,39 @@ void for_each_piece(const PyramidView& pyramid, PoolJob& job, const F& f) {
       packed.num_levels = 1;
       packed.bins = part.bins;
       packed.spans = part.row_spans() + part.col_spans();
-      job.output_levels[0] = {level.first_bin, level.bins, offset};
+      job.output_levels[0] = {level.in_row(), offset};
       f();
     }
   }
 }
 
-std::int64_t base_bins_of(const PackedPyramid& pyramid) {
+std::int64_t base_bins_of(const PackedPyramid& packed) {
+  const PyramidView pyramid = packed.view();
   std::int64_t bins = 0;
-  for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-    if (pyramid.levels[i].is_base()) bins += pyramid.levels[i].bins;
-  }
+  for (BaseLevels at(pyramid); at.next();) bins += at.level().bins;
   return bins;
 }
 
 struct PlanesLaunch {
   PlanesPolicy policy;
-  std::int64_t shared_bytes;
-  std::int64_t threads;
   std::int64_t blocks;
+  std::int64_t threads;
+  std::int64_t shared_bytes;
 };
 
 PlanesLaunch plan_planes(const PoolJob& job, const Stream& stream) {
   const FeatureMap& input = job.input;
-  const bool with_argmax = job.argmax != nullptr;
+  const bool whole_maps = job.rows.whole_maps();
   const std::int64_t base_bins = base_bins_of(job.pyramid);
   const std::int64_t wanted_blocks = stream.sms * tuning::kBlocksPerSm;
   const std::int64_t plane_bytes = input.cells() * size_of(input.dtype);
   const auto shared = [&](const PlanesPolicy& policy) {
-    return PlanesShared(job, policy, with_argmax).bytes;
+    return PlanesShared(job, policy, job.argmax != nullptr).bytes;
   };
 
-  // Regions are taken to cover a small part of the map; of a whole map the mean size of a bin is
-  // known.
+  // The mean size of a bin decides how many lanes share it.
   const std::int64_t window_cells =
-      job.whole_map() ? input.cells() : input.cells() / tuning::kMapsPerRegion;
+      whole_maps ? input.cells() : input.cells() / tuning::kMapsPerRegion;
   const std::int64_t lanes =
       power_of_two_from(window_cells / base_bins / tuning::kCellsPerLane, 32);
   PlanesPolicy policy{
@@ -115,7 +113,7 @@ PlanesLaunch plan_planes(const PoolJob& job, const Stream& stream) {
       policy.planes *= 2;
     }
   }
-  if (!job.whole_map()) {
+  if (!whole_maps) {
     const std::int64_t fill = tuning::kPlaneThreads / (policy.planes * base_bins * lanes);
     policy.rows =
         static_cast<std::int32_t>(std::clamp<std::int64_t>(fill, 1, tuning::kMaxRowsPerBatch));
@@ -126,17 +124,16 @@ PlanesLaunch plan_planes(const PoolJob& job, const Stream& stream) {
   while (policy.planes > 1 && shared(policy) > room) policy.planes /= 2;
 
   const std::int64_t slabs = input.batch * divide_up(input.channels, policy.planes);
-  if (!job.whole_map()) {
+  if (!whole_maps) {
     policy.segments = std::clamp<std::int64_t>(divide_up(wanted_blocks, slabs), 1,
-                                               divide_up(job.rows, policy.rows));
+                                               divide_up(job.rows.most, policy.rows));
   }
   const std::int64_t items = policy.rows * policy.planes * base_bins * lanes;
-  const std::int64_t threads =
-      // Staging, too, wants threads, however few the bins.
-      std::clamp<std::int64_t>(divide_up(items, 32) * 32,
-                               policy.staged ? tuning::kPlaneThreads / 2 : 32,
-                               tuning::kPlaneThreads);
-  return {policy, shared(policy), threads, slabs * policy.segments};
+  // Staging needs threads even where there are few bins.
+  const std::int64_t threads = std::clamp<std::int64_t>(
+      divide_up(items, 32) * 32, policy.staged ? tuning::kPlaneThreads / 2 : 32,
+      tuning::kPlaneThreads);
+  return {policy, slabs * policy.segments, threads, shared(policy)};
 }
 
 bool launch_planes(const PoolJob& job, const Stream& stream) {
@@ -151,27 +148,39 @@ bool launch_planes(const PoolJob& job, const Stream& stream) {
   return true;
 }
 
-bool launch_channels(const PoolJob& job, const Stream& stream) {
-  const FeatureMap& input = job.input;
-  ChannelsPolicy policy{32, static_cast<std::int32_t>(base_bins_of(job.pyramid))};
+struct ChannelsLaunch {
+  ChannelsPolicy policy;
+  std::int64_t blocks;
+  std::int64_t shared_bytes;
+};
+
+// Fewer channels in a block where blocks would be few, or their bins too many for shared memory.
+ChannelsLaunch plan_channels(const PoolJob& job, const Stream& stream) {
   const std::int64_t wanted_blocks = stream.sms * tuning::kBlocksPerSm;
+  ChannelsPolicy policy{32, static_cast<std::int32_t>(base_bins_of(job.pyramid))};
   const auto shared = [&] { return ChannelsShared(job, policy, job.argmax != nullptr).bytes; };
+  const auto blocks = [&] {
+    return job.rows.most * divide_up(job.input.channels, policy.channels);
+  };
   while (policy.channels > tuning::kMinChannels &&
-         (job.rows * divide_up(input.channels, policy.channels) < wanted_blocks ||
-          shared() > tuning::kSharedBytes)) {
+         (blocks() < wanted_blocks || shared() > tuning::kSharedBytes)) {
     policy.channels /= 2;
   }
-  if (shared() > stream.shared_bytes) return false;
+  return {policy, blocks(), shared()};
+}
+
+bool launch_channels(const PoolJob& job, const Stream& stream) {
+  const ChannelsLaunch plan = plan_channels(job, stream);
+  if (plan.shared_bytes > stream.shared_bytes) return false;
   dispatch_job(job, [&](auto storage, auto with_argmax) {
-    launch(pool_channels<decltype(storage), with_argmax>,
-           job.rows * divide_up(input.channels, policy.channels), tuning::kChannelWarps * 32,
-           shared(), stream, job, policy);
+    launch(pool_channels<decltype(storage), with_argmax>, plan.blocks, tuning::kChannelWarps * 32,
+           plan.shared_bytes, stream, job, plan.policy);
   });
   return true;
 }
 
 void launch_bins(const PoolJob& job, const Stream& stream) {
-  const std::int64_t elements = job.rows * job.input.channels * job.pyramid.bins;
+  const std::int64_t elements = job.rows.most * job.input.channels * job.pyramid.bins;
   dispatch_job(job, [&](auto storage, auto with_argmax) {
     launch(pool_bins<decltype(storage), with_argmax>, divide_up(elements, tuning::kElementThreads),
            tuning::kElementThreads, 0, stream, job);
@@ -185,7 +194,14 @@ bool launch_blocks(const PoolJob& job, const Stream& stream) {
 }
 
 // One launch for all levels where it can be, else one a level.
-void pool(PoolJob& job, const PyramidView& pyramid, const Stream& stream) {
+void pool(const FeatureMap& input, const Rows& rows, const PyramidView& pyramid, void* output,
+          std::int32_t* argmax, const Stream& stream) {
+  PoolJob job{};
+  job.input = input;
+  job.rows = rows;
+  job.output_bins = pyramid.bins;
+  job.output = output;
+  job.argmax = argmax;
   if (pack_whole(pyramid, job) && launch_blocks(job, stream)) return;
   for_each_piece(pyramid, job, [&] {
     if (!launch_blocks(job, stream)) launch_bins(job, stream);
@@ -195,42 +211,20 @@ void pool(PoolJob& job, const PyramidView& pyramid, const Stream& stream) {
 }  // namespace
 
 void pool_map(const MapPoolParams& params, const Stream& stream) {
-  PoolJob job{};
-  job.input = params.input;
-  job.output_bins = params.pyramid.bins;
-  job.rows = params.input.batch;
-  job.output = params.output;
-  job.argmax = params.argmax;
-  pool(job, params.pyramid, stream);
+  pool(params.input, images_of(params.input.batch), params.pyramid, params.output, params.argmax,
+       stream);
 }
 
 void pool_regions(const RegionPoolParams& params, std::int32_t* scratch, const Stream& stream) {
-  PoolJob job{};
-  job.input = params.input;
-  job.by_region = true;
-  job.regions = params.regions;
-  job.output_bins = params.pyramid.bins;
-  job.rows = params.regions.count;
-  job.output = params.output;
-  job.argmax = params.argmax;
-  if (params.input.layout == Layout::kContiguous) {
-    std::int32_t* const row_list = scratch + params.input.batch + 1;
-    const GroupParams group{params.regions,
-                            params.input.batch,
-                            scratch,
-                            row_list,
-                            params.input.channels * params.pyramid.bins,
-                            params.output,
-                            params.argmax};
-    dispatch(params.input.dtype, [&](auto storage) {
-      launch(group_regions<decltype(storage)>, params.input.batch + 1, tuning::kGroupThreads,
-             kGroupShared, stream, group);
-    });
-    job.row_begin = scratch;
-    job.row_list = row_list;
-    if (params.input.batch == 0) return;  // no region has an image; all are filled already
+  const FeatureMap& first = params.maps[0];
+  const Fill fill{params.output, params.argmax, first.channels * params.pyramid.bins, first.dtype,
+                  std::numeric_limits<double>::quiet_NaN()};
+  const GroupedRegions grouped = group_regions(params.regions, first.batch, fill, scratch, stream);
+  if (first.batch == 0) return;  // no region has a group
+  for (std::int64_t m = 0; m < params.regions.num_maps; ++m) {
+    pool(params.maps[m], grouped.of_map(m, params.spatial_scales[m]), params.pyramid, params.output,
+         params.argmax, stream);
   }
-  pool(job, params.pyramid, stream);
 }
 
 }  // namespace spp_ext::cuda

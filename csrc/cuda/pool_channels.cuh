@@ -30,8 +30,7 @@ struct ChannelsShared {
   std::int64_t cells;       // int32 [bins][stride], with argmax
   std::int64_t empty;       // uint8 [bins]
   std::int64_t bytes;
-  std::int32_t
-      stride;  // channels and one more, so that the bins of a channel lie in different banks
+  std::int32_t stride;  // channels + 1, so that the bins of a channel lie in different banks
 
   SPP_HOST_DEVICE ChannelsShared(const PoolJob& job, const ChannelsPolicy& policy,
                                  bool with_argmax) {
@@ -46,28 +45,54 @@ struct ChannelsShared {
   }
 };
 
+// The base bins of a row, a warp each. All threads of the block must call.
+template <class S, bool with_argmax>
+__device__ __forceinline__ void pool_base_bins(const FeatureMap& input,
+                                               const ChannelsPolicy& policy,
+                                               const PyramidView& pyramid, const Span* spans,
+                                               const S* source,
+                                               BlockBins<ComputeType<S>, with_argmax>& block) {
+  using T = ComputeType<S>;
+  // Lanes without a channel repeat the last one, so that the whole warp reduces together.
+  const auto lane = static_cast<std::int32_t>(threadIdx.x % 32);
+  const std::int32_t own = lane % policy.channels;
+  const S* const plane = source + (own < block.planes ? own : block.planes - 1);
+  for (std::int32_t k = threadIdx.x / 32; k < policy.base_bins; k += blockDim.x / 32) {
+    const BaseBin base = nth_base_bin(pyramid, spans, k);
+    Best<T> best = empty_bin<T>();
+    if (!base.is_empty()) {
+      best = reduce_cells<with_argmax>(plane, input.channels,
+                                       static_cast<std::int32_t>(input.width), base.rows, base.cols,
+                                       lane / policy.channels, 32 / policy.channels);
+    }
+    best = reduce_lanes<with_argmax>(best, policy.channels, 32);
+    if (lane < block.planes) block.put(lane, base.bin, best, base.is_empty());
+  }
+  __syncthreads();
+}
+
 template <class S, bool with_argmax>
 __global__ void __launch_bounds__(tuning::kChannelWarps * 32, tuning::kMinBlocks)
-    pool_channels(const SPP_GRID_CONSTANT PoolJob job,
-                  const SPP_GRID_CONSTANT ChannelsPolicy policy) {
+    pool_channels(const __grid_constant__ PoolJob job,
+                  const __grid_constant__ ChannelsPolicy policy) {
   using T = ComputeType<S>;
-  SPP_DYNAMIC_SHARED(shared);
+  unsigned char* const shared = dynamic_shared();
   const ChannelsShared parts(job, policy, with_argmax);
   auto* const row_number = reinterpret_cast<std::int64_t*>(shared + parts.row_number);
   Span* const spans = reinterpret_cast<Span*>(shared + parts.spans);
 
   const FeatureMap& input = job.input;
   const PyramidView pyramid = job.pyramid.view();
-  const auto thread = static_cast<std::int32_t>(threadIdx.x);
-  const auto threads = static_cast<std::int32_t>(blockDim.x);
-  const std::int32_t channels = policy.channels;
-  const std::int64_t chunks = (input.channels + channels - 1) / channels;
-
-  for (std::int64_t unit = blockIdx.x; unit < job.rows * chunks; unit += gridDim.x) {
-    const std::int64_t row = unit / chunks;
-    const std::int64_t first_channel = unit % chunks * channels;
-    const std::int64_t left = input.channels - first_channel;
-    const auto used = static_cast<std::int32_t>(left < channels ? left : channels);
+  const std::int64_t chunks = divide_up(input.channels, policy.channels);
+  const std::int64_t begin = job.rows.begin_of(0);
+  const std::int64_t rows = job.rows.begin_of(input.batch) - begin;
+  for (std::int64_t unit = blockIdx.x; unit < rows * chunks; unit += gridDim.x) {
+    const std::int64_t position = begin + unit / chunks;
+    const std::int64_t channel = unit % chunks * policy.channels;
+    const auto used =
+        static_cast<std::int32_t>(smaller_of(input.channels - channel, policy.channels));
+    const std::int64_t image = job.rows.image_of(job.rows.row_at(position));
+    find_spans(job, pyramid, position, 1, row_number, spans);
     BlockBins<T, with_argmax> block{reinterpret_cast<T*>(shared + parts.values),
                                     reinterpret_cast<std::int32_t*>(shared + parts.cells),
                                     shared + parts.empty,
@@ -76,39 +101,11 @@ __global__ void __launch_bounds__(tuning::kChannelWarps * 32, tuning::kMinBlocks
                                     1,
                                     parts.stride,
                                     static_cast<std::int32_t>(pyramid.bins)};
-    const std::int64_t image = image_of(job, row);  // alike for all threads of the block
-    if (image == kOtherMap) continue;
-    const bool sound = image != kNoImage;
-    if (thread == 0) *row_number = row;
-    if (sound) {
-      for (std::int64_t k = thread; k < pyramid.spans; k += threads) {
-        spans[k] = nth_span(pyramid, window_of(job, row), input, k);
-      }
-    }
-    __syncthreads();
-
-    if (sound) {
-      // Lanes without a channel repeat the last one, so that the whole warp reduces together.
-      const std::int32_t lane = thread % 32;
-      const std::int32_t channel = lane % channels < used ? lane % channels : used - 1;
-      const S* const plane = static_cast<const S*>(input.data) +
-                             image * input.cells() * input.channels + first_channel + channel;
-      for (std::int32_t k = thread / 32; k < policy.base_bins; k += threads / 32) {
-        const BaseBin base = nth_base_bin(pyramid, spans, k);
-        Best<T> best = empty_bin<T>();
-        if (!base.is_empty()) {
-          best = reduce_cells<with_argmax>(plane, input.channels,
-                                           static_cast<std::int32_t>(input.width), base.rows,
-                                           base.cols, lane / channels, 32 / channels);
-        }
-        best = reduce_lanes<with_argmax>(best, channels, 32);
-        if (lane < used) block.put(lane, base.bin, best, base.is_empty());
-      }
-      __syncthreads();
-      block.merge_derived(pyramid);
-    }
-    block.template write<S>(job, row_number, first_channel, sound);
-    __syncthreads();  // the next unit overwrites what was read here
+    const S* const source =
+        static_cast<const S*>(input.data) + image * input.cells() * input.channels + channel;
+    pool_base_bins<S>(input, policy, pyramid, spans, source, block);
+    block.merge_derived(pyramid);
+    block.template write<S>(job, pyramid, row_number, channel);
   }
 }
 

@@ -1,5 +1,5 @@
 // Pooling of contiguous maps. A block owns a few neighbouring planes of one image and every output
-// row that image gives it: one for a whole map, the image's regions otherwise.
+// row of that image, or a segment's share of them: one for a whole map, the image's regions otherwise.
 //
 //   planes         16-byte loads into shared memory when they fit; else bins read global memory
 //   spans          of a batch of rows, one thread each
@@ -89,11 +89,64 @@ __device__ __forceinline__ const S* stage(const S* from, std::int64_t count, uns
   return staged;
 }
 
+// What a block works on at a time: some planes of an image, and its rows from position `begin` to `end`
+// in batches of policy.rows. Other segments' batches stand between this one's.
+struct PlanesUnit {
+  std::int64_t image;
+  std::int64_t channel;  // the first plane
+  std::int32_t planes;
+  std::int64_t begin;
+  std::int64_t end;
+
+  __device__ __forceinline__ PlanesUnit(const PoolJob& job, const PlanesPolicy& policy,
+                                        std::int64_t slabs, std::int64_t number) {
+    const std::int64_t segment = number % policy.segments;
+    channel = number / policy.segments % slabs * policy.planes;
+    image = number / policy.segments / slabs;
+    planes = static_cast<std::int32_t>(smaller_of(job.input.channels - channel, policy.planes));
+    begin = job.rows.begin_of(image) + segment * policy.rows;
+    end = job.rows.begin_of(image + 1);
+  }
+};
+
+// The base bins of a batch of rows, policy.lanes threads each, from the planes at `source`. All
+// threads of the block must call.
+template <class S, bool with_argmax>
+__device__ __forceinline__ void pool_base_bins(const FeatureMap& input, const PlanesPolicy& policy,
+                                               const PyramidView& pyramid, const Span* spans,
+                                               const S* source,
+                                               BlockBins<ComputeType<S>, with_argmax>& block) {
+  using T = ComputeType<S>;
+  const auto num_spans = static_cast<std::int32_t>(pyramid.spans);
+  const auto thread = static_cast<std::int32_t>(threadIdx.x);
+  const auto threads = static_cast<std::int32_t>(blockDim.x);
+  // Every lane of a warp takes part in a reduction: groups beyond the last bin repeat it and drop
+  // the result.
+  const std::int32_t items = block.columns * policy.base_bins;
+  const std::int32_t lane = thread % policy.lanes;
+  for (std::int32_t start = 0; start < items; start += threads / policy.lanes) {
+    const std::int32_t wanted = start + thread / policy.lanes;
+    const std::int32_t item = wanted < items ? wanted : items - 1;
+    const std::int32_t column = item / policy.base_bins;
+    const BaseBin base =
+        nth_base_bin(pyramid, spans + column / block.planes * num_spans, item % policy.base_bins);
+    Best<T> best = empty_bin<T>();
+    if (!base.is_empty()) {
+      best = reduce_cells<with_argmax>(source + column % block.planes * input.cells(), 1,
+                                       static_cast<std::int32_t>(input.width), base.rows, base.cols,
+                                       lane, policy.lanes);
+    }
+    best = reduce_lanes<with_argmax>(best, 1, policy.lanes);
+    if (wanted < items && lane == 0) block.put(column, base.bin, best, base.is_empty());
+  }
+  __syncthreads();
+}
+
 template <class S, bool with_argmax, bool staged>
 __global__ void __launch_bounds__(tuning::kPlaneThreads, tuning::kMinBlocks)
-    pool_planes(const SPP_GRID_CONSTANT PoolJob job, const SPP_GRID_CONSTANT PlanesPolicy policy) {
+    pool_planes(const __grid_constant__ PoolJob job, const __grid_constant__ PlanesPolicy policy) {
   using T = ComputeType<S>;
-  SPP_DYNAMIC_SHARED(shared);
+  unsigned char* const shared = dynamic_shared();
   const PlanesShared parts(job, policy, with_argmax);
   auto* const row_numbers = reinterpret_cast<std::int64_t*>(shared + parts.row_numbers);
   Span* const spans = reinterpret_cast<Span*>(shared + parts.spans);
@@ -101,68 +154,29 @@ __global__ void __launch_bounds__(tuning::kPlaneThreads, tuning::kMinBlocks)
   const FeatureMap& input = job.input;
   const PyramidView pyramid = job.pyramid.view();
   const auto bins = static_cast<std::int32_t>(pyramid.bins);
-  const auto num_spans = static_cast<std::int32_t>(pyramid.spans);
-  const auto thread = static_cast<std::int32_t>(threadIdx.x);
-  const auto threads = static_cast<std::int32_t>(blockDim.x);
-  const std::int64_t slabs = (input.channels + policy.planes - 1) / policy.planes;
-
-  for (std::int64_t unit = blockIdx.x; unit < input.batch * slabs * policy.segments;
-       unit += gridDim.x) {
-    const std::int64_t segment = unit % policy.segments;
-    const std::int64_t channel = unit / policy.segments % slabs * policy.planes;
-    const std::int64_t image = unit / policy.segments / slabs;
-    const std::int64_t left = input.channels - channel;
-    const auto planes = static_cast<std::int32_t>(left < policy.planes ? left : policy.planes);
-    const std::int64_t list_begin = job.whole_map() ? 0 : job.row_begin[image];
-    const std::int64_t list_end = job.whole_map() ? 1 : job.row_begin[image + 1];
-    const std::int64_t first = list_begin + segment * policy.rows;
-    if (first >= list_end) continue;  // alike for all threads of the block
-
-    const S* source =
-        static_cast<const S*>(input.data) + (image * input.channels + channel) * input.cells();
-    if constexpr (staged) source = stage(source, planes * input.cells(), shared + parts.staged);
-
-    for (std::int64_t k0 = first; k0 < list_end; k0 += policy.segments * policy.rows) {
-      const auto rows =
-          static_cast<std::int32_t>(list_end - k0 < policy.rows ? list_end - k0 : policy.rows);
-      for (std::int32_t i = thread; i < rows * num_spans; i += threads) {
-        const std::int64_t row = job.whole_map() ? image : job.row_list[k0 + i / num_spans];
-        if (i % num_spans == 0) row_numbers[i / num_spans] = row;
-        spans[i] = nth_span(pyramid, window_of(job, row), input, i % num_spans);
-      }
-      __syncthreads();
-
+  const std::int64_t slabs = divide_up(input.channels, policy.planes);
+  for (std::int64_t i = blockIdx.x; i < input.batch * slabs * policy.segments; i += gridDim.x) {
+    const PlanesUnit unit(job, policy, slabs, i);
+    if (unit.begin >= unit.end) continue;  // alike for all threads of the block
+    const S* source = static_cast<const S*>(input.data) +
+                      (unit.image * input.channels + unit.channel) * input.cells();
+    if constexpr (staged)
+      source = stage(source, unit.planes * input.cells(), shared + parts.staged);
+    for (std::int64_t first = unit.begin; first < unit.end;
+         first += policy.segments * policy.rows) {
+      const auto rows = static_cast<std::int32_t>(smaller_of(unit.end - first, policy.rows));
+      find_spans(job, pyramid, first, rows, row_numbers, spans);
       BlockBins<T, with_argmax> block{reinterpret_cast<T*>(shared + parts.values),
                                       reinterpret_cast<std::int32_t*>(shared + parts.cells),
                                       shared + parts.empty,
-                                      rows * planes,
-                                      planes,
+                                      rows * unit.planes,
+                                      unit.planes,
                                       bins,
                                       1,
                                       bins};
-      // Every lane of a warp takes part in a reduction: groups beyond the last bin repeat it and
-      // drop the result.
-      const std::int32_t items = rows * planes * policy.base_bins;
-      const std::int32_t lane = thread % policy.lanes;
-      for (std::int32_t start = 0; start < items; start += threads / policy.lanes) {
-        const std::int32_t wanted = start + thread / policy.lanes;
-        const std::int32_t item = wanted < items ? wanted : items - 1;
-        const std::int32_t column = item / policy.base_bins;
-        const BaseBin base =
-            nth_base_bin(pyramid, spans + column / planes * num_spans, item % policy.base_bins);
-        Best<T> best = empty_bin<T>();
-        if (!base.is_empty()) {
-          best = reduce_cells<with_argmax>(source + column % planes * input.cells(), 1,
-                                           static_cast<std::int32_t>(input.width), base.rows,
-                                           base.cols, lane, policy.lanes);
-        }
-        best = reduce_lanes<with_argmax>(best, 1, policy.lanes);
-        if (wanted < items && lane == 0) block.put(column, base.bin, best, base.is_empty());
-      }
-      __syncthreads();
+      pool_base_bins<S>(input, policy, pyramid, spans, source, block);
       block.merge_derived(pyramid);
-      block.template write<S>(job, row_numbers, channel, true);
-      __syncthreads();  // the next batch, or the next unit's planes, overwrite what was read here
+      block.template write<S>(job, pyramid, row_numbers, unit.channel);
     }
   }
 }

@@ -81,11 +81,4 @@ __device__ __forceinline__ Best<T> reduce_lanes(Best<T> best, int first, int las
   return best;
 }
 
-// NaN and no cell: what a region that cannot be pooled becomes.
-template <class S>
-__device__ __forceinline__ S not_a_number() {
-  const ComputeType<S> zero = 0;
-  return from_compute<S>(zero / zero);
-}
-
 }  // namespace spp_ext::cuda

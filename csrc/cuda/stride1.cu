@@ -1,12 +1,8 @@
 // Launches the stride-1 pools.
 #include <algorithm>
 #include <cstdint>
-#include <stdexcept>
-#include <string>
-#include <type_traits>
 #include <utility>
 
-#include "core/dispatch.h"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/stride1.cuh"
@@ -15,22 +11,27 @@
 namespace spp_ext::cuda {
 namespace {
 
-std::int64_t shared_bytes(const Stride1Job& job, const Stride1Policy& policy) {
-  return Stride1Shared(policy, job.input.dtype == DType::kFloat64 ? 8 : 4,
-                           job.argmax != nullptr, job.cascade != 0)
-      .bytes;
-}
+struct Stride1Launch {
+  Stride1Policy policy;
+  std::int64_t blocks;
+  std::int64_t shared_bytes;
+};
 
 // Whole maps where they fit, else tiles; then as many planes as there is room for, which
 // channels_last needs for full memory sectors.
-Stride1Policy plan(const Stride1Job& job) {
+Stride1Launch plan_stride1(const Stride1Job& job) {
   const FeatureMap& input = job.input;
   const std::int64_t largest = job.num_kernels == 0 ? 1 : job.kernel_sizes[job.num_kernels - 1];
   const std::int64_t map = std::max(input.height, input.width);
   Stride1Policy policy{};
   policy.channels = 1;
   policy.halo = static_cast<std::int32_t>(std::min((largest - 1) / 2, map));
-  const auto fits = [&] { return shared_bytes(job, policy) <= tuning::kSharedBytes; };
+  const auto shared = [&] {
+    return Stride1Shared(policy, input.dtype == DType::kFloat64 ? 8 : 4, job.argmax != nullptr,
+                         job.cascade != 0)
+        .bytes;
+  };
+  const auto fits = [&] { return shared() <= tuning::kSharedBytes; };
 
   policy.rows = static_cast<std::int32_t>(input.height);
   policy.cols = static_cast<std::int32_t>(input.width);
@@ -47,17 +48,36 @@ Stride1Policy plan(const Stride1Job& job) {
       break;
     }
   }
-  return policy;
+  return {policy,
+          input.batch * divide_up(input.channels, policy.channels) *
+              divide_up(input.height, policy.rows) * divide_up(input.width, policy.cols),
+          shared()};
+}
+
+// False if no tile with its halo fits in shared memory.
+bool launch_tiles(const Stride1Job& job, const Stream& stream) {
+  const Stride1Launch plan = plan_stride1(job);
+  if (plan.shared_bytes > tuning::kSharedBytes) return false;
+  dispatch_job(job, [&](auto storage, auto with_argmax) {
+    launch(pool_stride1<decltype(storage), with_argmax>, plan.blocks, tuning::kPlaneThreads,
+           plan.shared_bytes, stream, job, plan.policy);
+  });
+  return true;
+}
+
+void launch_cells(const Stride1Job& job, const Stream& stream) {
+  const std::int64_t blocks = divide_up(job.input.elements(), tuning::kElementThreads);
+  dispatch_job(job, [&](auto storage, auto with_argmax) {
+    for (std::int32_t block = 0; block <= job.num_kernels; ++block) {
+      launch(pool_stride1_cells<decltype(storage), with_argmax>, blocks, tuning::kElementThreads, 0,
+             stream, job, block);
+    }
+  });
 }
 
 }  // namespace
 
 void pool_stride1(const Stride1Params& params, const Stream& stream) {
-  if (params.num_kernels > kMaxKernelSizes) {
-    throw std::invalid_argument("spp_ext.multi_kernel_max_pool2d: expected at most " +
-                                std::to_string(kMaxKernelSizes) + " kernel sizes on CUDA, got " +
-                                std::to_string(params.num_kernels));
-  }
   Stride1Job job{};
   job.input = params.input;
   std::copy_n(params.kernel_sizes, params.num_kernels, job.kernel_sizes);
@@ -65,31 +85,7 @@ void pool_stride1(const Stride1Params& params, const Stream& stream) {
   job.cascade = params.cascade;
   job.output = params.output;
   job.argmax = params.argmax;
-
-  const FeatureMap& input = job.input;
-  const Stride1Policy policy = plan(job);
-  const std::int64_t shared = shared_bytes(job, policy);
-  // Tiles are counted in 32 bits.
-  const bool tiled =
-      shared <= tuning::kSharedBytes && std::max(input.height, input.width) < (1 << 30);
-  if (!tiled) {
-    const std::int64_t elements = input.batch * input.channels * input.cells();
-    dispatch_job(job, [&](auto storage, auto with_argmax) {
-      for (std::int32_t block = 0; block <= job.num_kernels; ++block) {
-        launch(pool_one_kernel<decltype(storage), with_argmax>,
-               divide_up(elements, tuning::kElementThreads), tuning::kElementThreads, 0, stream,
-               job, block);
-      }
-    });
-    return;
-  }
-  const std::int64_t blocks = input.batch * divide_up(input.channels, policy.channels) *
-                              divide_up(input.height, policy.rows) *
-                              divide_up(input.width, policy.cols);
-  dispatch_job(job, [&](auto storage, auto with_argmax) {
-    launch(pool_stride1<decltype(storage), with_argmax>, blocks, tuning::kPlaneThreads, shared,
-           stream, job, policy);
-  });
+  if (!launch_tiles(job, stream)) launch_cells(job, stream);
 }
 
 }  // namespace spp_ext::cuda

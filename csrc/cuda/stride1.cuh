@@ -1,8 +1,8 @@
-// Stride-1 max pools of several kernel sizes. A block owns a tile of a few neighbouring planes and
-// loads it with a halo as wide as the largest kernel reaches; from there everything is in shared
-// memory. Sizes are reached by widening the last result, along rows and then along columns, three
-// look-ups each (cpu/stride1_lanes.cpp says why that is exact). Towards the rim of the halo
-// results are incomplete, by exactly as much as the halo is wide.
+// Stride-1 max pools of several kernel sizes. A block owns a tile of a few neighbouring planes, a
+// thread a cell at a time, and loads it with a halo as wide as the largest kernel reaches; from there
+// everything is in shared memory. Sizes are reached by widening the last result, along rows and then
+// along columns, three look-ups each (cpu/stride1_lanes.cpp says why that is exact). Towards the rim of
+// the halo results are incomplete, by exactly as much as the halo is wide.
 //
 // Cells are numbered within the tile and its halo, which keeps their order, and renumbered on output.
 #pragma once
@@ -12,16 +12,15 @@
 #include "core/max_op.h"
 #include "cuda/block_bins.cuh"
 #include "cuda/device.h"
+#include "cuda/kernels.h"
 #include "cuda/reduce.cuh"
 #include "cuda/tuning.h"
 
 namespace spp_ext::cuda {
 
-constexpr std::int32_t kMaxKernelSizes = 32;
-
 struct Stride1Job {
   FeatureMap input;
-  std::int64_t kernel_sizes[kMaxKernelSizes];
+  std::int32_t kernel_sizes[kMaxKernelSizes];
   std::int32_t num_kernels;
   std::int32_t cascade;
   void* output;          // [N, (L + 1) * C, H, W] in the input's layout
@@ -56,7 +55,7 @@ struct Stride1Shared {
   std::int64_t bytes;
 
   SPP_HOST_DEVICE Stride1Shared(const Stride1Policy& policy, std::int64_t value_bytes,
-                                    bool with_argmax, bool cascade) {
+                                bool with_argmax, bool cascade) {
     const std::int64_t count = policy.channels * policy.plane_cells();
     values[0] = 0;
     values[1] = values[0] + align16(count * value_bytes);
@@ -67,140 +66,182 @@ struct Stride1Shared {
   }
 };
 
-// A tile with its halo, as far as it lies in the map.
-struct Tile {
-  std::int32_t row, col;  // of its first cell
-  std::int32_t rows, cols;
+// What a block works on at a time: a tile of some planes of an image. It is written without its halo,
+// and read with it, as far as that lies in the map.
+struct Stride1Unit {
+  std::int64_t image;
+  std::int64_t channel;  // the first plane
+  std::int32_t planes;
+  Span rows, cols;            // without the halo
+  Span tile_rows, tile_cols;  // with it
+  std::int32_t width;         // of the tile
+  std::int32_t size;          // its cells
+
+  __device__ __forceinline__ Stride1Unit(const FeatureMap& input, const Stride1Policy& policy,
+                                         std::int64_t number) {
+    const std::int64_t slabs = divide_up(input.channels, policy.channels);
+    const std::int64_t down = divide_up(input.height, policy.rows);
+    const std::int64_t across = divide_up(input.width, policy.cols);
+    const std::int64_t row = number / across % down * policy.rows;
+    const std::int64_t col = number % across * policy.cols;
+    const std::int64_t slab = number / across / down;
+    image = slab / slabs;
+    channel = slab % slabs * policy.channels;
+    planes = static_cast<std::int32_t>(smaller_of(input.channels - channel, policy.channels));
+    rows = clip({row, row + policy.rows}, input.height);
+    cols = clip({col, col + policy.cols}, input.width);
+    const std::int64_t halo = policy.halo;
+    tile_rows = clip({rows.begin - halo, rows.end + halo}, input.height);
+    tile_cols = clip({cols.begin - halo, cols.end + halo}, input.width);
+    width = tile_cols.end - tile_cols.begin;
+    size = (tile_rows.end - tile_rows.begin) * width;
+  }
 };
 
-// to = the best of from at `distance` before, at and after each cell, along rows or along columns.
-template <bool with_argmax, class T>
-__device__ __forceinline__ void widen(const Tile& tile, std::int32_t planes, bool along_rows,
-                                      std::int32_t distance, const T* from_values,
-                                      const std::int32_t* from_cells, T* to_values,
-                                      std::int32_t* to_cells) {
-  const std::int32_t size = tile.rows * tile.cols;
-  for (std::int32_t i = threadIdx.x; i < planes * size; i += blockDim.x) {
-    const std::int32_t here = i % size;
-    const std::int32_t place = along_rows ? here % tile.cols : here / tile.cols;
-    const std::int32_t count = along_rows ? tile.cols : tile.rows;
-    const std::int32_t stride = along_rows ? 1 : tile.cols;
-    const std::int32_t back = (place < distance ? place : distance) * stride;
-    const std::int32_t left = count - 1 - place;
-    const std::int32_t forth = (left < distance ? left : distance) * stride;
-    Best<T> best{from_values[i - back], with_argmax ? from_cells[i - back] : 0};
-    merge<with_argmax>(best, {from_values[i], with_argmax ? from_cells[i] : 0});
-    merge<with_argmax>(best, {from_values[i + forth], with_argmax ? from_cells[i + forth] : 0});
-    to_values[i] = best.value;
-    if constexpr (with_argmax) to_cells[i] = best.cell;
+// A best for every cell of a block's tile, in shared memory.
+template <class T>
+struct TileBests {
+  T* values;            // [planes][size]
+  std::int32_t* cells;  // alike, with argmax
+};
+
+// The phases of the kernel. All threads of the block must call; each ends with a barrier.
+template <class T, bool with_argmax>
+struct TilePool {
+  TileBests<T> last;     // the last result
+  TileBests<T> other;    // the one in the making
+  std::int32_t* before;  // a cascade's cells before the stage at work
+
+  template <class S>
+  __device__ __forceinline__ void load(const FeatureMap& input, const Stride1Unit& unit) {
+    const bool contiguous = input.layout == Layout::kContiguous;
+    const S* const source = static_cast<const S*>(input.data) +
+                            unit.image * input.channels * input.cells() +
+                            unit.channel * input.plane_stride();
+    // Neighbouring threads read neighbouring memory: cells of a plane, or planes of a cell.
+    for (std::int32_t i = threadIdx.x; i < unit.planes * unit.size; i += blockDim.x) {
+      const std::int32_t plane = contiguous ? i / unit.size : i % unit.planes;
+      const std::int32_t here = contiguous ? i % unit.size : i / unit.planes;
+      const std::int64_t cell = (unit.tile_rows.begin + here / unit.width) * input.width +
+                                unit.tile_cols.begin + here % unit.width;
+      last.values[plane * unit.size + here] =
+          to_compute(source[plane * input.plane_stride() + cell * input.cell_stride()]);
+      if constexpr (with_argmax) last.cells[plane * unit.size + here] = here;
+    }
+    __syncthreads();
   }
-  __syncthreads();
-}
+
+  // to = the best of from at `distance` before, at and after each cell, along rows or along columns.
+  static __device__ __forceinline__ void widen(const Stride1Unit& unit, bool along_rows,
+                                               std::int32_t distance, const TileBests<T>& from,
+                                               const TileBests<T>& to) {
+    const std::int32_t count = along_rows ? unit.width : unit.size / unit.width;
+    const std::int32_t stride = along_rows ? 1 : unit.width;
+    for (std::int32_t i = threadIdx.x; i < unit.planes * unit.size; i += blockDim.x) {
+      const std::int32_t here = i % unit.size;
+      const std::int32_t place = along_rows ? here % unit.width : here / unit.width;
+      const std::int32_t back = (place < distance ? place : distance) * stride;
+      const std::int32_t left = count - 1 - place;
+      const std::int32_t forth = (left < distance ? left : distance) * stride;
+      const auto at = [&](std::int32_t j) {
+        return Best<T>{from.values[j], with_argmax ? from.cells[j] : 0};
+      };
+      Best<T> best = at(i - back);
+      merge<with_argmax>(best, at(i));
+      merge<with_argmax>(best, at(i + forth));
+      to.values[i] = best.value;
+      if constexpr (with_argmax) to.cells[i] = best.cell;
+    }
+    __syncthreads();
+  }
+
+  // From results of kernel size `from` to those of size `to`.
+  __device__ __forceinline__ void widen_to(const Stride1Unit& unit, std::int64_t from,
+                                           std::int64_t to) {
+    while (from < to) {
+      const auto distance = static_cast<std::int32_t>(smaller_of((to - from) / 2, from));
+      widen(unit, true, distance, last, other);
+      widen(unit, false, distance, other, last);
+      from += 2 * distance;
+    }
+  }
+
+  // A stage of a cascade pools the values of the one before, ties among them included, and afterwards
+  // looks up where each of those came from.
+  __device__ __forceinline__ void begin_stage(const Stride1Unit& unit) {
+    for (std::int32_t i = threadIdx.x; i < unit.planes * unit.size; i += blockDim.x) {
+      before[i] = last.cells[i];
+      last.cells[i] = i % unit.size;
+    }
+    __syncthreads();
+  }
+  __device__ __forceinline__ void end_stage(const Stride1Unit& unit) {
+    for (std::int32_t i = threadIdx.x; i < unit.planes * unit.size; i += blockDim.x) {
+      last.cells[i] = before[i / unit.size * unit.size + last.cells[i]];
+    }
+    __syncthreads();
+  }
+
+  template <class S>
+  __device__ __forceinline__ void write(const Stride1Job& job, const Stride1Unit& unit,
+                                        std::int32_t block) const {
+    const bool contiguous = job.input.layout == Layout::kContiguous;
+    const auto map_width = static_cast<std::int32_t>(job.input.width);
+    const std::int32_t out_width = unit.cols.end - unit.cols.begin;
+    const std::int32_t out_size = (unit.rows.end - unit.rows.begin) * out_width;
+    for (std::int32_t i = threadIdx.x; i < unit.planes * out_size; i += blockDim.x) {
+      const std::int32_t plane = contiguous ? i / out_size : i % unit.planes;
+      const std::int32_t place = contiguous ? i % out_size : i / unit.planes;
+      const std::int32_t y = unit.rows.begin + place / out_width;
+      const std::int32_t x = unit.cols.begin + place % out_width;
+      const std::int32_t here =
+          plane * unit.size + (y - unit.tile_rows.begin) * unit.width + x - unit.tile_cols.begin;
+      const std::int64_t to = job.output_index(unit.image, block, unit.channel + plane,
+                                               static_cast<std::int64_t>(y) * map_width + x);
+      static_cast<S*>(job.output)[to] = from_compute<S>(last.values[here]);
+      if constexpr (with_argmax) {
+        const std::int32_t cell = last.cells[here];
+        job.argmax[to] = (unit.tile_rows.begin + cell / unit.width) * map_width +
+                         unit.tile_cols.begin + cell % unit.width;
+      }
+    }
+    __syncthreads();  // the next size, or the next unit, overwrites what was read here
+  }
+};
 
 template <class S, bool with_argmax>
 __global__ void __launch_bounds__(tuning::kPlaneThreads, tuning::kMinBlocks)
-    pool_stride1(const SPP_GRID_CONSTANT Stride1Job job,
-                      const SPP_GRID_CONSTANT Stride1Policy policy) {
+    pool_stride1(const __grid_constant__ Stride1Job job,
+                 const __grid_constant__ Stride1Policy policy) {
   using T = ComputeType<S>;
-  SPP_DYNAMIC_SHARED(shared);
+  unsigned char* const shared = dynamic_shared();
   const Stride1Shared parts(policy, sizeof(T), with_argmax, job.cascade != 0);
-  T* const best = reinterpret_cast<T*>(shared + parts.values[0]);
-  T* const widened = reinterpret_cast<T*>(shared + parts.values[1]);
-  auto* const best_cells = reinterpret_cast<std::int32_t*>(shared + parts.cells[0]);
-  auto* const widened_cells = reinterpret_cast<std::int32_t*>(shared + parts.cells[1]);
-  auto* const before = reinterpret_cast<std::int32_t*>(shared + parts.before);
-
+  const auto bests = [&](int i) {
+    return TileBests<T>{reinterpret_cast<T*>(shared + parts.values[i]),
+                        reinterpret_cast<std::int32_t*>(shared + parts.cells[i])};
+  };
   const FeatureMap& input = job.input;
-  const auto height = static_cast<std::int32_t>(input.height);
-  const auto width = static_cast<std::int32_t>(input.width);
-  const std::int64_t slabs = (input.channels + policy.channels - 1) / policy.channels;
-  const std::int64_t tiles_down = (height + policy.rows - 1) / policy.rows;
-  const std::int64_t tiles_across = (width + policy.cols - 1) / policy.cols;
-
-  for (std::int64_t unit = blockIdx.x; unit < input.batch * slabs * tiles_down * tiles_across;
-       unit += gridDim.x) {
-    const auto row = static_cast<std::int32_t>(unit / tiles_across % tiles_down * policy.rows);
-    const auto col = static_cast<std::int32_t>(unit % tiles_across * policy.cols);
-    const std::int64_t slab = unit / tiles_across / tiles_down;
-    const std::int64_t image = slab / slabs;
-    const std::int64_t channel = slab % slabs * policy.channels;
-    const std::int64_t channels_left = input.channels - channel;
-    const auto planes = static_cast<std::int32_t>(
-        channels_left < policy.channels ? channels_left : policy.channels);
-    const std::int32_t end_row = row + policy.rows < height ? row + policy.rows : height;
-    const std::int32_t end_col = col + policy.cols < width ? col + policy.cols : width;
-    Tile tile;
-    tile.row = row > policy.halo ? row - policy.halo : 0;
-    tile.col = col > policy.halo ? col - policy.halo : 0;
-    tile.rows = (end_row + policy.halo < height ? end_row + policy.halo : height) - tile.row;
-    tile.cols = (end_col + policy.halo < width ? end_col + policy.halo : width) - tile.col;
-    const std::int32_t size = tile.rows * tile.cols;
-    const bool contiguous = input.layout == Layout::kContiguous;
-    const S* const source = static_cast<const S*>(input.data) +
-                            image * input.channels * input.cells() + channel * input.plane_stride();
-
-    // Neighbouring threads read neighbouring memory: cells of a plane, or planes of a cell.
-    for (std::int32_t i = threadIdx.x; i < planes * size; i += blockDim.x) {
-      const std::int32_t plane = contiguous ? i / size : i % planes;
-      const std::int32_t here = contiguous ? i % size : i / planes;
-      const std::int64_t cell = static_cast<std::int64_t>(tile.row + here / tile.cols) * width +
-                                tile.col + here % tile.cols;
-      best[plane * size + here] =
-          to_compute(source[plane * input.plane_stride() + cell * input.cell_stride()]);
-      if constexpr (with_argmax) best_cells[plane * size + here] = here;
-    }
-    __syncthreads();
-
+  const std::int64_t units = input.batch * divide_up(input.channels, policy.channels) *
+                             divide_up(input.height, policy.rows) *
+                             divide_up(input.width, policy.cols);
+  for (std::int64_t i = blockIdx.x; i < units; i += gridDim.x) {
+    const Stride1Unit unit(input, policy, i);
+    TilePool<T, with_argmax> pool{bests(0), bests(1),
+                                  reinterpret_cast<std::int32_t*>(shared + parts.before)};
+    pool.template load<S>(input, unit);
+    pool.template write<S>(job, unit, 0);
     std::int64_t reached = 1;
-    for (std::int32_t block = 0; block <= job.num_kernels; ++block) {
-      if (block > 0) {
-        const std::int64_t kernel = job.kernel_sizes[block - 1];
-        const bool stage = with_argmax && job.cascade && block > 1;
-        if (stage) {
-          // A stage pools the values of the one before, ties among them included, and then looks up
-          // where each of those came from.
-          for (std::int32_t i = threadIdx.x; i < planes * size; i += blockDim.x) {
-            before[i] = best_cells[i];
-            best_cells[i] = i % size;
-          }
-          __syncthreads();
-        }
-        std::int64_t from = stage ? 1 : reached;
-        const std::int64_t wanted = stage ? kernel - reached + 1 : kernel;
-        while (from < wanted) {
-          const std::int64_t half = (wanted - from) / 2;
-          const std::int64_t distance = half < from ? half : from;
-          widen<with_argmax>(tile, planes, true, static_cast<std::int32_t>(distance), best,
-                             best_cells, widened, widened_cells);
-          widen<with_argmax>(tile, planes, false, static_cast<std::int32_t>(distance), widened,
-                             widened_cells, best, best_cells);
-          from += 2 * distance;
-        }
-        reached = kernel;
-        if (stage) {
-          for (std::int32_t i = threadIdx.x; i < planes * size; i += blockDim.x) {
-            best_cells[i] = before[i / size * size + best_cells[i]];
-          }
-          __syncthreads();
-        }
+    for (std::int32_t block = 1; block <= job.num_kernels; ++block) {
+      const std::int64_t kernel = job.kernel_sizes[block - 1];
+      if (with_argmax && job.cascade && block > 1) {
+        pool.begin_stage(unit);
+        pool.widen_to(unit, 1, kernel - reached + 1);
+        pool.end_stage(unit);
+      } else {
+        pool.widen_to(unit, reached, kernel);
       }
-      const std::int32_t out_cols = end_col - col;
-      const std::int32_t out_size = (end_row - row) * out_cols;
-      for (std::int32_t i = threadIdx.x; i < planes * out_size; i += blockDim.x) {
-        const std::int32_t plane = contiguous ? i / out_size : i % planes;
-        const std::int32_t place = contiguous ? i % out_size : i / planes;
-        const std::int32_t y = row + place / out_cols;
-        const std::int32_t x = col + place % out_cols;
-        const std::int32_t here = plane * size + (y - tile.row) * tile.cols + x - tile.col;
-        const std::int64_t to = job.output_index(image, block, channel + plane,
-                                                 static_cast<std::int64_t>(y) * width + x);
-        static_cast<S*>(job.output)[to] = from_compute<S>(best[here]);
-        if constexpr (with_argmax) {
-          const std::int32_t cell = best_cells[here];
-          job.argmax[to] = (tile.row + cell / tile.cols) * width + tile.col + cell % tile.cols;
-        }
-      }
-      __syncthreads();  // the next size, or the next unit, overwrites what was read here
+      reached = kernel;
+      pool.template write<S>(job, unit, block);
     }
   }
 }
@@ -210,7 +251,7 @@ __global__ void __launch_bounds__(tuning::kPlaneThreads, tuning::kMinBlocks)
 // that no tile with its halo fits in shared memory.
 template <class S, bool with_argmax>
 __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
-    pool_one_kernel(const SPP_GRID_CONSTANT Stride1Job job, std::int32_t block) {
+    pool_stride1_cells(const __grid_constant__ Stride1Job job, std::int32_t block) {
   using T = ComputeType<S>;
   const FeatureMap& input = job.input;
   const bool stage = job.cascade && block > 1;

@@ -21,12 +21,23 @@ namespace {
 using WindowTuple =
     std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>;  // y0, y1, x0, x1
 
+// The conventions that users may name, by number.
+constexpr std::int64_t kNumPublicConventions =
+    static_cast<std::int64_t>(RoiConvention::kTorchvision);
+
+std::vector<std::string> conventions() {
+  return {kConventionNames, kConventionNames + kNumPublicConventions};
+}
+
 RoiConvention convention_named(const std::string& name) {
-  if (name == "roi_pool") return RoiConvention::kRoiPool;
-  if (name == "spp_net") return RoiConvention::kSppNet;
-  if (name == "outer") return RoiConvention::kOuter;
-  throw std::invalid_argument("expected convention \"roi_pool\", \"spp_net\" or \"outer\", got \"" +
-                              name + "\"");
+  std::string expected;
+  for (std::int64_t i = 0; i < kNumPublicConventions; ++i) {
+    if (name == kConventionNames[i]) return static_cast<RoiConvention>(i);
+    const bool is_last = i + 1 == kNumPublicConventions;
+    expected +=
+        (i == 0 ? "" : (is_last ? " or " : ", ")) + ('"' + std::string(kConventionNames[i]) + '"');
+  }
+  throw std::invalid_argument("expected convention " + expected + ", got \"" + name + "\"");
 }
 
 template <class T>
@@ -92,6 +103,8 @@ PYBIND11_MODULE(_core, module) {
       py::arg("x2"), py::arg("y2"), py::arg("spatial_scale"), py::arg("height"), py::arg("width"),
       py::arg("float64") = false,
       "Window (y0, y1, x0, x1) of a box in feature cells, half open and not clipped to the map.");
+  module.def("conventions", &spp_ext::conventions,
+             "The names of the conventions for boxes, in the order of their numbers.");
   module.def("plan", &spp_ext::plan, py::arg("levels"),
              "For each level of an encoded pyramid, the level it is merged from, or -1 when it "
              "reads the map.");

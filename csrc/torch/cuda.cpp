@@ -3,16 +3,47 @@
 #include "torch/current_stream.h"
 #include "torch/namespace.h"
 #include "torch/registration.h"
-#include "torch/roi_fault.h"
 
 namespace spp_ext::binding {
 namespace {
 
-// Scratch comes from torch's allocator, which keeps it until the stream is done with it.
-Tensor region_scratch(const char* op, std::int64_t batch, std::int64_t regions,
-                      const Tensor& like) {
-  return empty_matrix(op, 1, cuda::region_scratch(batch, regions), aoti_torch_dtype_int32(), like);
-}
+using torch::stable::Device;
+
+// Memory for grouping regions, or none. torch's allocator keeps it until the stream is done with it.
+class RegionScratch {
+ public:
+  RegionScratch(const char* op, const Regions* regions, std::int64_t batch, const Tensor& like) {
+    if (regions == nullptr) return;
+    const std::int64_t size = cuda::region_scratch(regions->num_maps, batch, regions->count);
+    memory_ = empty_matrix(op, 1, size, aoti_torch_dtype_int32(), like);
+  }
+  std::int32_t* data() const {
+    return memory_ ? static_cast<std::int32_t*>(memory_->mutable_data_ptr()) : nullptr;
+  }
+
+ private:
+  std::optional<Tensor> memory_;
+};
+
+// `linear` with its levels where the kernels look for them. Only levels that do not fit in a launch are
+// copied to the device: the copy waits for it, and cannot be captured in a graph.
+class DeviceLinear {
+ public:
+  DeviceLinear(const char* op, const LinearParams& linear, const Tensor& like) : params_(linear) {
+    if (linear.order.num_levels <= cuda::kMaxLinearLevels) return;
+    static_assert(sizeof(RowLevel) == 2 * sizeof(std::int32_t), "a level is two int32");
+    const Tensor levels = torch::stable::from_blob(
+        const_cast<RowLevel*>(linear.levels), {linear.order.num_levels, 2}, {2, 1},
+        Device(torch::headeronly::DeviceType::CPU), ScalarType::Int);
+    levels_ = copied(op, [&] { return torch::stable::to(levels, like.device()); });
+    params_.levels = static_cast<const RowLevel*>(levels_->const_data_ptr());
+  }
+  const LinearParams& params() const { return params_; }
+
+ private:
+  LinearParams params_;
+  std::optional<Tensor> levels_;
+};
 
 struct Cuda {
   // Looking at the contents waits for the device, so only on request; the kernels turn bad rows
@@ -20,16 +51,19 @@ struct Cuda {
   static void check_regions(const char* op, const HeldRegions& held, std::int64_t batch,
                             bool validate) {
     if (!validate) return;
-    const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU);
-    const Tensor rois = torch::stable::to(held.tensor, cpu);
+    const auto on_host = [&](const Tensor& tensor) {
+      const Device cpu(torch::headeronly::DeviceType::CPU);
+      return copied(op, [&] { return torch::stable::to(tensor, cpu); });
+    };
+    const Tensor rois = on_host(held.rois);
     Regions regions = held.regions;
     regions.rois = rois.const_data_ptr();
     std::optional<Tensor> map_indices;
     if (held.map_indices) {
-      map_indices = torch::stable::to(*held.map_indices, cpu);
+      map_indices = on_host(*held.map_indices);
       regions.map_indices = static_cast<const std::int64_t*>(map_indices->const_data_ptr());
     }
-    raise_roi_fault(op, regions, batch);
+    check_contents(op, regions, batch);
   }
 
   static void pool_map(const char* /*op*/, const MapPoolParams& params, const Tensor& like) {
@@ -38,32 +72,38 @@ struct Cuda {
 
   static void pool_regions(const char* op, const RegionPoolParams& params, const Tensor& like) {
     const CurrentStream current(like);
-    const Tensor scratch = region_scratch(op, params.input.batch, params.regions.count, like);
-    cuda::pool_regions(params, static_cast<std::int32_t*>(scratch.mutable_data_ptr()),
-                       current.stream);
+    const RegionScratch scratch(op, &params.regions, params.maps[0].batch, like);
+    cuda::pool_regions(params, scratch.data(), current.stream);
   }
 
-  static void pool_stride1(const char* /*op*/, const Stride1Params& params,
-                                const Tensor& like) {
+  static void pool_stride1(const char* op, const Stride1Params& params, const Tensor& like) {
+    if (params.num_kernels > cuda::kMaxKernelSizes) {
+      fail(op, "expected at most " + std::to_string(cuda::kMaxKernelSizes) +
+                   " kernel_sizes on CUDA, got " + std::to_string(params.num_kernels));
+    }
     cuda::pool_stride1(params, CurrentStream(like).stream);
   }
 
-  static void gather(const char* /*op*/, const GatherParams& params, const Tensor& like) {
-    cuda::gather(params, CurrentStream(like).stream);
+  static void gather(const char* op, const GatherParams& params, const Tensor& like) {
+    const CurrentStream current(like);
+    const RegionScratch scratch(op, params.linear.regions, params.sources[0].batch, like);
+    const DeviceLinear linear(op, params.linear, like);
+    cuda::gather({linear.params(), params.sources, params.output}, scratch.data(), current.stream);
   }
 
   static void scatter(const char* op, const ScatterParams& params, const Tensor& like) {
     const CurrentStream current(like);
-    if (params.linear.regions == nullptr) return cuda::scatter(params, nullptr, current.stream);
-    const Tensor scratch = region_scratch(op, params.grad_input.batch, params.linear.rows, like);
-    cuda::scatter(params, static_cast<std::int32_t*>(scratch.mutable_data_ptr()), current.stream);
+    const RegionScratch scratch(op, params.linear.regions, params.grad_inputs[0].batch, like);
+    const DeviceLinear linear(op, params.linear, like);
+    cuda::scatter({linear.params(), params.grad_output, params.grad_inputs, params.data},
+                  scratch.data(), current.stream);
   }
 };
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(SPP_OP_NAMESPACE, SPP_CUDA_DISPATCH_KEY, library) {
-  Ops<Cuda>::register_with(library);
+  register_ops<Cuda>(library);
 }
 
 }  // namespace spp_ext::binding

@@ -2,6 +2,7 @@
 // call lasts.
 #pragma once
 
+#include <dlfcn.h>
 #include <torch/csrc/stable/accelerator.h>
 
 #include <stdexcept>
@@ -9,25 +10,7 @@
 #include "cuda/kernels.h"
 #include "torch/tensors.h"
 
-#if !defined(SPP_SIMT)
-#include <dlfcn.h>
-#endif
-
 namespace spp_ext::binding {
-
-#if defined(SPP_SIMT)
-
-#define SPP_CUDA_DISPATCH_KEY CPU
-
-// The emulation runs on the host's memory and has no streams.
-struct CurrentStream {
-  explicit CurrentStream(const Tensor&) : stream(cuda::current_device_stream(nullptr)) {}
-  cuda::Stream stream;
-};
-
-#else
-
-#define SPP_CUDA_DISPATCH_KEY CUDA
 
 class CurrentStream {
  public:
@@ -63,7 +46,5 @@ class CurrentStream {
  public:
   cuda::Stream stream;  // after the guard, which decides whose limits it holds
 };
-
-#endif
 
 }  // namespace spp_ext::binding

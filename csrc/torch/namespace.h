@@ -1,7 +1,5 @@
-// The namespace the ops are registered in; tests register them a second time, on emulated CUDA, in
-// one of their own.
+// Under which names the ops are registered with torch, and for which device the CUDA kernels are.
 #pragma once
 
-#ifndef SPP_OP_NAMESPACE
 #define SPP_OP_NAMESPACE spp_ext
-#endif
+#define SPP_CUDA_DISPATCH_KEY CUDA

@@ -149,7 +149,7 @@ void check_votes() {
 // ---- shared memory and barriers ----
 
 __global__ void transpose(const float* in, float* out, unsigned size) {
-  SPP_DYNAMIC_SHARED(bytes);
+  unsigned char* bytes = simt::dynamic_shared();
   float* tile = reinterpret_cast<float*>(bytes);  // [blockDim.y, blockDim.x]
   const unsigned x = blockIdx.x * blockDim.x + threadIdx.x;
   const unsigned y = blockIdx.y * blockDim.y + threadIdx.y;
@@ -173,7 +173,7 @@ void check_shared_memory() {
 
 // Warps reduce by shuffles, then the first warp reduces their sums.
 __global__ void block_sums(const int* in, int* out) {
-  SPP_DYNAMIC_SHARED(bytes);
+  unsigned char* bytes = simt::dynamic_shared();
   int* sums = reinterpret_cast<int*>(bytes);  // one per warp
   int value = in[blockIdx.x * blockDim.x + threadIdx.x];
   for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
@@ -187,7 +187,7 @@ __global__ void block_sums(const int* in, int* out) {
 }
 
 __global__ void inclusive_sums(int* data) {
-  SPP_DYNAMIC_SHARED(bytes);
+  unsigned char* bytes = simt::dynamic_shared();
   int* sums = reinterpret_cast<int*>(bytes);  // one per thread
   data += blockIdx.x * blockDim.x;
   sums[threadIdx.x] = data[threadIdx.x];
@@ -218,7 +218,7 @@ void check_reduction_and_prefix_sum() {
 }
 
 __global__ void sync_in_warps(int* out) {
-  SPP_DYNAMIC_SHARED(bytes);
+  unsigned char* bytes = simt::dynamic_shared();
   int* cells = reinterpret_cast<int*>(bytes);
   cells[threadIdx.x] = static_cast<int>(threadIdx.x);
   if (threadIdx.x < 32) {
@@ -381,7 +381,7 @@ void check_launch_limits() {
 // ---- time ----
 
 __global__ void barriers(int* out) {
-  SPP_DYNAMIC_SHARED(bytes);
+  unsigned char* bytes = simt::dynamic_shared();
   int* cells = reinterpret_cast<int*>(bytes);
   int value = static_cast<int>(threadIdx.x);
   for (int i = 0; i < 6; ++i) {

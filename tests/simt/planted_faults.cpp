@@ -27,9 +27,7 @@ __device__ __forceinline__ Place place() {
   const int first = static_cast<int>(blockIdx.x) * kThreads;
   return {thread, next, thread % warpSize, first + thread, first + next};
 }
-#define CELLS(name)               \
-  SPP_DYNAMIC_SHARED(raw_##name); \
-  int* name = reinterpret_cast<int*>(raw_##name)
+#define CELLS(name) int* name = reinterpret_cast<int*>(simt::dynamic_shared())
 
 // ---- found by AddressSanitizer ----
 

@@ -51,10 +51,6 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 
-// Stands for CUDA's `extern __shared__` array. Static shared memory is left out: __shared__ does
-// not compile.
-#define SPP_DYNAMIC_SHARED(name) unsigned char* name = ::simt::dynamic_shared()
-
 // ---- launching ----
 
 namespace simt {
@@ -79,7 +75,8 @@ class Fault : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// The running block's: an allocation of its own, of exactly the size in the launch, so that
+// The shared memory of the running block, in place of CUDA's `extern __shared__` array; __shared__
+// itself does not compile. An allocation of its own, of exactly the size in the launch, so that
 // AddressSanitizer sees every access outside it. As aligned as malloc aligns, 16 bytes.
 unsigned char* dynamic_shared();
 

@@ -130,6 +130,16 @@ def test_any_pyramid_equals_the_cpu(simt, levels, channels_last):
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+def test_derivatives_of_more_levels_than_a_launch_holds_equal_the_cpu(simt, channels_last):
+    x = make((2, 3, 5, 6), torch.float32, "ties", channels_last)
+    encoded, level_bins = pyramid("test", [i % 3 + 1 for i in range(300)])
+    compare_linear(simt, x, CPU.spatial_pyramid_pool_with_argmax(x, encoded)[1], None, level_bins, channels_last)
+    rois = random_rois(7, 2, 5, 6)
+    argmax = CPU.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, ROI_POOL, False)[1]
+    compare_linear(simt, x, argmax, rois, level_bins, channels_last)
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 def test_special_values_equal_the_cpu(simt, kind, dtype, channels_last):
     x = make((2, 5, 9, 12), dtype, kind, channels_last)
     encoded = pyramid("test", LEVELS["spp"]).encoded
@@ -258,6 +268,16 @@ def test_stride_one_pools_equal_the_cpu(simt, shape, sizes, cascade, channels_la
         compare_linear(simt, x, expected[1], None, level_bins, is_channels_last(x))
 
 
+@pytest.mark.parametrize("cascade", [False, True], ids=["side by side", "cascade"])
+def test_many_kernel_sizes_equal_the_cpu(simt, cascade):
+    x = make((1, 2, 9, 7), torch.float32, "ties", False)
+    sizes = list(range(1, 80, 2))
+    expected = CPU.multi_kernel_max_pool2d_with_argmax(x, sizes, cascade)
+    assert_same(simt.multi_kernel_max_pool2d_with_argmax(x, sizes, cascade), expected)
+    with pytest.raises(ValueError, match="multi_kernel_max_pool2d: expected at most 256 kernel_sizes on CUDA, got"):
+        simt.multi_kernel_max_pool2d(x, [3] * 257, cascade)
+
+
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 def test_regions_of_an_empty_batch_cannot_be_pooled(simt, channels_last):
     x = make((0, 3, 8, 8), torch.float32, "ties", channels_last)
@@ -267,6 +287,7 @@ def test_regions_of_an_empty_batch_cannot_be_pooled(simt, channels_last):
     assert values.shape == (1, 150)
     assert values.isnan().all()
     assert (argmax == -1).all()
+    assert not simt.gather(x, argmax, rois, [1, 4, 9, 36]).any()
 
 
 def test_a_forged_argmax_is_skipped(simt):
@@ -294,6 +315,40 @@ def test_gradients_have_one_order_of_additions(simt, monkeypatch):
     assert_same(results[2], results[0])
 
 
+LAUNCHES = """
+#include <cassert>
+#include "cuda/launch.h"
+using namespace spp_ext::cuda;
+__global__ void count(int* calls) { ++*calls; }
+bool fails(std::int64_t shared_bytes, const Stream& stream, int* calls) {
+  try {
+    launch(count, 1, 1, shared_bytes, stream, calls);
+  } catch (const std::runtime_error&) {
+    return true;
+  }
+  return false;
+}
+int main() {
+  int calls = 0;
+  assert(fails(50 << 10, Stream{nullptr, 1, 1 << 30}, &calls));  // more than the device has: refused when asked for
+  assert(fails(60 << 10, Stream{nullptr, 1, 55 << 10}, &calls));  // more than was asked for: refused at the launch
+  assert(cudaGetLastError() == cudaSuccess);
+  assert(calls == 0 && !fails(50 << 10, Stream{nullptr, 1, 55 << 10}, &calls) && calls == 1);
+}
+"""
+
+
+def test_a_failed_launch_leaves_no_error_to_the_next(tmp_path):
+    source, program = tmp_path / "launches.cpp", tmp_path / "launches"
+    source.write_text(LAUNCHES)
+    here = Path(__file__).parent
+    folders = [f"-I{folder}" for folder in (here / "include", here, backend.ROOT / "csrc")]
+    command = ["g++", "-std=c++17", *folders, source, here / "simt.cpp", "-o", program]
+    subprocess.run(command, check=True)
+    subprocess.run([program], check=True)
+
+
+@pytest.mark.integration
 def test_kernels_stay_inside_their_memory():
     """The tests of this file again, some of each, under AddressSanitizer."""
     library = backend.build_simt("address")
@@ -309,7 +364,10 @@ def test_kernels_stay_inside_their_memory():
         "ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0",
         "SPP_EXT_SIMT_LIBRARY": os.fspath(library),
     }
-    chosen = "forward and (float32 and equal or several) or any_pyramid or becomes_nan or forged or stride and not 80"
+    chosen = (
+        "forward and (float32 and equal or several) or any_pyramid or more_levels or becomes_nan or forged or empty "
+        "or many_kernel or stride and not 80"
+    )
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", __file__, "-k", chosen]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=backend.ROOT)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
