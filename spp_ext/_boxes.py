@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-# How a box becomes a window: the numbers of RoiConvention in csrc/core/geometry.h.
-CONVENTIONS = {"roi_pool": 0, "spp_net": 1, "outer": 2}
-TORCHVISION = 3  # roi_pool with bin edges in floating point, for spp_ext.ops.roi_pool
+from spp_ext._checks import cut_short
+
+# How a box becomes a window. Their numbers, in this order, are those of RoiConvention in csrc/core/geometry.h; a test
+# compares them. TORCHVISION is for ops.roi_pool alone: it is roi_pool with bin edges in floating point.
+Convention: TypeAlias = Literal["roi_pool", "spp_net", "outer"]
+CONVENTIONS: dict[str, int] = {name: number for number, name in enumerate(get_args(Convention))}
+TORCHVISION = len(CONVENTIONS)
+
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def widened(boxes: Tensor) -> Tensor:
+    """Half-precision boxes as float32: float16 cannot represent image 2049, and rounds coordinates to whole pixels."""
+    return boxes.float() if boxes.dtype in _HALF else boxes
+
+
+def convention_number(op: str, convention: object) -> int:
+    """The number of a convention, which the registered ops take."""
+    try:
+        return CONVENTIONS[convention]  # type: ignore[index]
+    except (KeyError, TypeError):
+        if not isinstance(convention, str):
+            raise TypeError(f"{op}: expected convention to be a str, got {type(convention).__name__}") from None
+        *names, last = map(json.dumps, CONVENTIONS)
+        expected = f"{op}: expected convention {', '.join(names)} or {last}"
+        raise ValueError(f"{expected}, got {cut_short(json.dumps(convention))}") from None
 
 
 def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
@@ -37,9 +63,7 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
             raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {image.dtype}")
     if not boxes:
         return torch.zeros((0, 5), dtype=torch.float32, device=input.device)
-    # Half precision cannot count past 2,048 images, so the index column decides a wider type for all of it.
-    wide = (image.float() if image.dtype in (torch.float16, torch.bfloat16) else image for image in boxes)
-    return torch.cat([pad(image, (1, 0), value=float(index)) for index, image in enumerate(wide)])
+    return torch.cat([pad(widened(image), (1, 0), value=float(index)) for index, image in enumerate(boxes)])
 
 
 def as_map_indices(
@@ -47,6 +71,7 @@ def as_map_indices(
 ) -> Tensor:
     """The number of the map of each of the ``rois``, int64 ``[K]``; for a list of ``boxes`` from a list like it."""
     expected = f"{op}: expected map_indices, as boxes, to be a"
+    parts: Sequence[Tensor]
     if isinstance(boxes, Tensor):
         if not isinstance(map_indices, Tensor):
             raise TypeError(f"{expected} Tensor[K], got {_describe(map_indices)}")
@@ -54,15 +79,15 @@ def as_map_indices(
     else:
         if not isinstance(map_indices, (list, tuple)) or not all(isinstance(image, Tensor) for image in map_indices):
             raise TypeError(f"{expected} list of Tensor[L], got {_describe(map_indices)}")
-        parts = list(map_indices)
+        parts = map_indices
         lengths, got = [[image.shape[0]] for image in boxes], [list(image.shape) for image in parts]
         if got != lengths:
             raise ValueError(f"{op}: expected map_indices of shapes {lengths}, one for each of the boxes, got {got}")
     for image in parts:
         if image.is_floating_point() or image.is_complex() or image.dtype == torch.bool:
             raise TypeError(f"{op}: expected map_indices of an integer dtype, got {image.dtype}")
-    indices = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64, device=rois.device)
-    return indices.long()
+    # Copied, so that indices may change before the backward pass.
+    return torch.cat(parts).long() if parts else torch.zeros(0, dtype=torch.int64, device=rois.device)
 
 
 def _describe(boxes: object) -> str:

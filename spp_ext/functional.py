@@ -1,72 +1,33 @@
-"""The public functions: checks that need Python, and the choice between values alone and values with derivatives."""
+"""The public functions: each parses its arguments, asks for the pooling, and returns what came."""
 
 from __future__ import annotations
 
-import functools
-import json
-import os
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, overload
 
-import torch
 from torch import Tensor
 
-from spp_ext._boxes import CONVENTIONS, as_map_indices, as_rois
-from spp_ext._torch import functions as autograd
-from spp_ext._torch.functions import pool
-from spp_ext.levels import Level, pyramid, shown
-
-Convention = Literal["roi_pool", "spp_net", "outer"]
-
-_DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
-
-
-def _check_input(op: str, input: object, name: str = "input") -> None:
-    if not isinstance(input, Tensor):
-        raise TypeError(f"{op}: expected {name} to be a Tensor, got {type(input).__name__}")
-    if input.dtype not in _DTYPES:
-        raise TypeError(f"{op}: expected {name} of dtype float32, float64, float16 or bfloat16, got {input.dtype}")
+from spp_ext import _checks
+from spp_ext._boxes import Convention, as_map_indices, as_rois
+from spp_ext._checks import DTYPES
+from spp_ext._requests import request_of_maps, request_of_regions, request_of_several
+from spp_ext._torch.choose_path import pool
+from spp_ext._torch.op_table import IMAGES
+from spp_ext.levels import Level
 
 
-def _check_maps(op: str, maps: Sequence[Tensor]) -> None:
-    if not maps:
-        raise ValueError(f"{op}: expected at least one map in input, got none")
-    for m, map in enumerate(maps):
-        _check_input(op, map, f"input[{m}]")
-        if map.dim() != 4:
-            raise ValueError(f"{op}: expected input[{m}] of shape [N, C, H, W], got {list(map.shape)}")
-        if autograd.dtensor_rules(map) is not None:
-            raise NotImplementedError(f"{op}: expected a DTensor to be the only map, got one of {len(maps)}")
-
-
-def _as_scale(op: str, spatial_scale: object) -> float:
-    if isinstance(spatial_scale, bool) or not isinstance(spatial_scale, (int, float)):
-        raise TypeError(f"{op}: expected spatial_scale to be a number, got {shown(spatial_scale)}")
-    if isinstance(spatial_scale, int) and spatial_scale > 2**127:
-        raise ValueError(f"{op}: expected spatial_scale to be a positive finite number, got {shown(spatial_scale)}")
-    return float(spatial_scale)
-
-
-def _as_scales(op: str, spatial_scale: float | Sequence[float], maps: int) -> list[float]:
-    """The scale of each map."""
-    scales = spatial_scale if isinstance(spatial_scale, (list, tuple)) else [spatial_scale] * maps
-    if len(scales) != maps:
-        raise ValueError(f"{op}: expected a spatial_scale for each of {maps} maps, got {len(scales)}")
-    return [_as_scale(op, scale) for scale in scales]
-
-
-def _shards_channels(input: Tensor) -> bool:
-    sharding = autograd.dtensor_rules(input)
-    return sharding is not None and sharding.shards_channels(input)
-
-
-def _level_by_level(
-    pool_levels: Callable[..., Any], levels: Sequence[Level], return_indices: bool
-) -> Tensor | tuple[Tensor, Tensor]:
-    parts = [pool_levels(levels=(level,), return_indices=return_indices) for level in levels]
-    return tuple(torch.cat(column, 1) for column in zip(*parts, strict=True)) if return_indices else torch.cat(parts, 1)
-
-
+@overload
+def spatial_pyramid_pool(
+    input: Tensor, levels: Sequence[Level] = ..., *, return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def spatial_pyramid_pool(
+    input: Tensor, levels: Sequence[Level] = ..., *, return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def spatial_pyramid_pool(
+    input: Tensor, levels: Sequence[Level] = ..., *, return_indices: bool
+) -> Tensor | tuple[Tensor, Tensor]: ...
 def spatial_pyramid_pool(
     input: Tensor, levels: Sequence[Level] = (1, 2, 3, 6), *, return_indices: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -98,21 +59,56 @@ def spatial_pyramid_pool(
         torch.Size([2, 12800])
     """
     op = "spp_ext.spatial_pyramid_pool"
-    _check_input(op, input)
+    if type(input) is not Tensor or input.dtype not in DTYPES:  # spares most calls a function
+        _checks.check_tensor(op, input)
     if input.dim() != 4:
         if input.dim() != 3:
             raise ValueError(f"{op}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
         pooled = spatial_pyramid_pool(input.unsqueeze(0), levels, return_indices=return_indices)
-        return (pooled[0].squeeze(0), pooled[1].squeeze(0)) if return_indices else pooled.squeeze(0)
-    encoded, level_bins = pyramid(op, levels)
-    if type(input) is not Tensor and len(levels) > 1 and _shards_channels(input):
-        call = functools.partial(spatial_pyramid_pool, input)
-        return _level_by_level(call, levels, return_indices)
-
-    output, argmax = pool(input, None, "spatial_pyramid_pool", (encoded,), level_bins, return_indices)
-    return (output, argmax.long()) if return_indices else output
+        return pooled.squeeze(0) if isinstance(pooled, Tensor) else (pooled[0].squeeze(0), pooled[1].squeeze(0))
+    output, argmax = pool((input,), IMAGES, request_of_maps(op, levels), return_indices)
+    if not return_indices:
+        return output
+    assert argmax is not None
+    return output, argmax.long()
 
 
+@overload
+def roi_spatial_pyramid_pool(
+    input: Tensor | Sequence[Tensor],
+    boxes: Tensor | Sequence[Tensor],
+    levels: Sequence[Level] = ...,
+    spatial_scale: float | Sequence[float] = ...,
+    *,
+    convention: Convention = ...,
+    return_indices: Literal[False] = ...,
+    validate: bool | None = ...,
+    map_indices: Tensor | Sequence[Tensor] | None = ...,
+) -> Tensor: ...
+@overload
+def roi_spatial_pyramid_pool(
+    input: Tensor | Sequence[Tensor],
+    boxes: Tensor | Sequence[Tensor],
+    levels: Sequence[Level] = ...,
+    spatial_scale: float | Sequence[float] = ...,
+    *,
+    convention: Convention = ...,
+    return_indices: Literal[True],
+    validate: bool | None = ...,
+    map_indices: Tensor | Sequence[Tensor] | None = ...,
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def roi_spatial_pyramid_pool(
+    input: Tensor | Sequence[Tensor],
+    boxes: Tensor | Sequence[Tensor],
+    levels: Sequence[Level] = ...,
+    spatial_scale: float | Sequence[float] = ...,
+    *,
+    convention: Convention = ...,
+    return_indices: bool,
+    validate: bool | None = ...,
+    map_indices: Tensor | Sequence[Tensor] | None = ...,
+) -> Tensor | tuple[Tensor, Tensor]: ...
 def roi_spatial_pyramid_pool(
     input: Tensor | Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
@@ -173,42 +169,38 @@ def roi_spatial_pyramid_pool(
         torch.Size([2, 12800])
     """
     op = "spp_ext.roi_spatial_pyramid_pool"
-    plain = type(input) is Tensor
-    several = not plain and isinstance(input, (list, tuple))
-    if several:
-        _check_maps(op, input)
-        scale: Any = _as_scales(op, spatial_scale, len(input))
-        first = input[0]
+    maps: tuple[Tensor, ...]
+    if type(input) is Tensor and input.dtype in DTYPES and input.dim() == 4:  # which spares most calls a function
+        several, maps = False, (input,)
     else:
-        if not plain or input.dtype not in _DTYPES:  # spares most a call
-            _check_input(op, input)
-        if input.dim() != 4:
-            raise ValueError(f"{op}: expected input of shape [N, C, H, W], got {list(input.shape)}")
-        scale = spatial_scale if type(spatial_scale) is float else _as_scale(op, spatial_scale)
-        first = input
-    try:
-        number = CONVENTIONS[convention]
-    except (KeyError, TypeError):
-        if not isinstance(convention, str):
-            raise TypeError(f"{op}: expected convention to be a str, got {type(convention).__name__}") from None
-        names = '"roi_pool", "spp_net" or "outer"'
-        raise ValueError(f"{op}: expected convention {names}, got {json.dumps(convention)}") from None
-    rois = as_rois(op, boxes, first)
-    encoded, level_bins = pyramid(op, levels)
-    if validate is None:
-        validate = not first.is_cpu and os.environ.get("SPP_EXT_VALIDATE", "0") not in ("", "0")
-    else:
-        validate = bool(validate)
+        several, maps = _parse_maps(op, input)
+    rois = as_rois(op, boxes, maps[0])
+    validate = not maps[0].is_cpu and _checks.validates_by_default() if validate is None else bool(validate)
+    rows: tuple[Tensor, Tensor | None]
     if several:
-        map_indices = as_map_indices(op, map_indices, boxes, rois)
-    elif map_indices is not None:
+        rows = (rois, as_map_indices(op, map_indices, boxes, rois))
+        request = request_of_several(op, levels, spatial_scale, convention, validate, len(maps))
+    elif map_indices is None:
+        rows = (rois, None)
+        request = request_of_regions(op, levels, spatial_scale, convention, validate)
+    else:
         raise ValueError(f"{op}: expected map_indices only with a sequence of maps, got them with one map")
-    elif not plain and len(levels) > 1 and _shards_channels(input):
-        options = {"spatial_scale": scale, "convention": convention, "validate": validate}
-        call = functools.partial(roi_spatial_pyramid_pool, input, rois, **options)
-        return _level_by_level(call, levels, return_indices)
+    output, argmax = pool(maps, rows, request, return_indices)
+    if not return_indices:
+        return output
+    assert argmax is not None
+    return output, argmax.long()
 
-    name = "roi_spatial_pyramid_pool_of_maps" if several else "roi_spatial_pyramid_pool"
-    arguments = (encoded, scale, number, validate)
-    output, argmax = pool(input, rois, name, arguments, level_bins, return_indices, map_indices)
-    return (output, argmax.long()) if return_indices else output
+
+def _parse_maps(op: str, input: Any) -> tuple[bool, tuple[Tensor, ...]]:
+    """Whether there may be several maps, and the maps."""
+    several = isinstance(input, (list, tuple))
+    maps = tuple(input) if several else (input,)
+    if not maps:
+        raise ValueError(f"{op}: expected at least one map in input, got none")
+    for m, map in enumerate(maps):
+        name = f"input[{m}]" if several else "input"
+        _checks.check_tensor(op, map, name)
+        if map.dim() != 4:
+            raise ValueError(f"{op}: expected {name} of shape [N, C, H, W], got {list(map.shape)}")
+    return several, maps

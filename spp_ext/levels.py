@@ -6,43 +6,16 @@ object that lists arbitrary rectangles. Everything here is plain Python: no tens
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
-# The kernels compute `edge * extent` in 64 bits; with at most 2**20 divisions that cannot overflow for any window.
-MAX_DIVISIONS = 2**20
+from spp_ext import _checks
+from spp_ext._checks import MAX_DIVISIONS, shown, whole_number
+
 MAX_BINS = 2**31 - 1
-
-
-def shown(value: object) -> str:
-    """A value as an error shows it: on one line, and cut short."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-def _whole_number(value: object, what: str) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{what}, got {shown(value)}") from None
-
-
-def _pair(value: object, what: str) -> tuple[int, int]:
-    """A positive int, or a pair of them, as ``(rows, cols)``."""
-    items = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(items) != 2:
-        raise ValueError(f"{what}, got {shown(value)}")
-    rows, cols = (_whole_number(item, what) for item in items)
-    if not (0 < rows <= MAX_DIVISIONS and 0 < cols <= MAX_DIVISIONS):
-        raise ValueError(f"{what}, got {shown(value)}")
-    return rows, cols
 
 
 class Grid(NamedTuple):
@@ -83,7 +56,7 @@ class Bins:
     divisions: tuple[int, int]
 
     def __init__(self, rectangles: Iterable[Sequence[int]], divisions: int | tuple[int, int]) -> None:
-        rows, cols = _pair(
+        rows, cols = _checks.divisions(
             divisions, f"spp_ext.Bins: expected divisions, an int or a pair, between 1 and {MAX_DIVISIONS}"
         )
         if not isinstance(rectangles, Iterable):
@@ -101,7 +74,7 @@ class Bins:
             if len(rectangle) != 4:
                 raise ValueError(f"{what}, got {shown(rectangle)}")
             try:
-                top, left, bottom, right = (_whole_number(edge, what) for edge in rectangle)
+                top, left, bottom, right = (whole_number(edge, what) for edge in rectangle)
             except TypeError:
                 raise TypeError(f"{what}, got {shown(rectangle)}") from None
             if not (0 <= top < bottom <= rows and 0 <= left < right <= cols):
@@ -139,11 +112,16 @@ def parse_levels(op: str, levels: Sequence[Level]) -> tuple[ParsedLevel, ...]:
                 f"{op}: expected every level to be an int, a (rows, cols) pair (each from 1 to {MAX_DIVISIONS}) "
                 "or spp_ext.Bins"
             )
-            parsed.append(Grid(*_pair(level, what)))
+            parsed.append(Grid(*_checks.divisions(level, what)))
     total = sum(level.bins for level in parsed)
     if total > MAX_BINS:
         raise ValueError(f"{op}: expected at most {MAX_BINS} bins over all levels, got {total}")
     return tuple(parsed)
+
+
+def encoded_grid(rows: int, cols: int) -> list[int]:
+    """A pyramid of one grid, as `encode_levels` gives it."""
+    return [rows, cols]
 
 
 def encode_levels(levels: Sequence[ParsedLevel]) -> list[int]:
@@ -155,7 +133,7 @@ def encode_levels(levels: Sequence[ParsedLevel]) -> list[int]:
     flat: list[int] = []
     for level in levels:
         if isinstance(level, Grid):
-            flat.extend(level)
+            flat.extend(encoded_grid(*level))
         else:
             flat.extend((-level.bins, *level.divisions))
             for rectangle in level.rectangles:
@@ -163,31 +141,46 @@ def encode_levels(levels: Sequence[ParsedLevel]) -> list[int]:
     return flat
 
 
+def decode_levels(op: str, encoded: Sequence[int]) -> list[ParsedLevel]:
+    """The levels that `encode_levels` made ``encoded`` of, with the sentences of the decoder in core/pyramid.h."""
+    levels: list[ParsedLevel] = []
+    at = bins = 0
+    while at < len(encoded):
+        listed = max(-encoded[at], 0)
+        if listed > MAX_BINS:
+            raise ValueError(f"{op}: expected at most {MAX_BINS} bins over all levels")
+        size = 3 + 4 * listed if listed else 2
+        level = encoded[at : at + size]
+        at += size
+        if len(level) < size:
+            raise ValueError(f"{op}: expected levels encoded as whole levels, got a truncated list")
+        rows, cols = level[1:3] if listed else level
+        for number in (rows, cols):
+            if not 0 < number <= MAX_DIVISIONS:
+                raise ValueError(f"{op}: expected level divisions from 1 to {MAX_DIVISIONS}, got {number}")
+        rectangles = [tuple(level[edge : edge + 4]) for edge in range(3, len(level), 4)]
+        if not all(0 <= top < bottom <= rows and 0 <= left < right <= cols for top, left, bottom, right in rectangles):
+            raise ValueError(f"{op}: expected bins with 0 <= top < bottom and 0 <= left < right inside their divisions")
+        levels.append(Bins(rectangles, (rows, cols)) if listed else Grid(rows, cols))
+        bins += levels[-1].bins
+        if bins > MAX_BINS:
+            raise ValueError(f"{op}: expected at most {MAX_BINS} bins over all levels")
+    if not levels:
+        raise ValueError(f"{op}: expected at least one level, got none")
+    return levels
+
+
 class Pyramid(NamedTuple):
-    """A parsed pyramid in the two forms the Python layer passes on."""
+    """A parsed pyramid in the two forms that the Python layer passes on."""
 
-    encoded: list[int]  # what the forward ops take; see encode_levels
+    encoded: list[int]  # what the pooling ops take; see encode_levels
     level_bins: list[int]  # bins of each level, which is all that gather and scatter need to know
-
-
-def _pyramid(op: str, *levels: Level) -> Pyramid:
-    parsed = parse_levels(op, levels)
-    return Pyramid(encode_levels(parsed), [level.bins for level in parsed])
-
-
-_CACHEABLE = frozenset({int, Bins})
-
-# A model asks for the same few pyramids at every call.
-_cached_pyramid = lru_cache(maxsize=256)(_pyramid)
 
 
 def pyramid(op: str, levels: Sequence[Level]) -> Pyramid:
     """`parse_levels` and `encode_levels` in one."""
-    # Of a pair a key would not hold the types; and anything else might change, or is no level at all.
-    if type(levels) is tuple and _CACHEABLE.issuperset(map(type, levels)):
-        return _cached_pyramid(op, *levels)
-    parse_levels(op, levels)  # only a sequence may be unpacked
-    return _pyramid(op, *levels)
+    parsed = parse_levels(op, levels)
+    return Pyramid(encode_levels(parsed), [level.bins for level in parsed])
 
 
 def split_levels(output: Tensor, levels: Sequence[Level]) -> list[Tensor]:

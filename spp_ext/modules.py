@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from spp_ext.functional import Convention, roi_spatial_pyramid_pool, spatial_pyramid_pool
+from spp_ext._boxes import Convention
+from spp_ext.functional import roi_spatial_pyramid_pool, spatial_pyramid_pool
 from spp_ext.levels import Level, parse_levels
 
 

@@ -12,8 +12,8 @@ each size, which is not an even split either.
 
 Regions of several maps take no DTensor.
 
-The public functions import this when they meet a DTensor. It needs no call by a user, except for one who calls
-``torch.ops.spp_ext.*`` with DTensors directly.
+The public functions import this when they meet a DTensor. Whoever calls ``torch.ops.spp_ext.*`` with DTensors directly
+imports `spp_ext.distributed` first.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
-from torch.distributed.tensor._op_schema import RuntimeSchemaInfo
 from torch.distributed.tensor.experimental import register_sharding
 
-_propagator = DTensor._op_dispatcher.sharding_propagator
+from spp_ext._torch.op_table import LINEAR, NAMESPACE, POOLINGS, Linear, Pooling, Request, Rows
+from spp_ext._torch.private import set_sharded_size_argument, set_sharding_cache_key
+from spp_ext.levels import decode_levels, encode_levels
 
 _IMAGES = _ROWS = Shard(0)
 _CHANNELS = Shard(1)
@@ -37,67 +38,51 @@ _ALL = Replicate()
 _Rule = tuple[list[Any], list[Any]]
 
 
-def shards_channels(tensor: Tensor) -> bool:
-    """Whether ``tensor [N, C, H, W]`` is a DTensor of which every device has some channels."""
-    return isinstance(tensor, DTensor) and _CHANNELS in tensor.placements
-
-
-def beside(rois: Tensor, input: DTensor) -> DTensor:
-    """``rois`` as a DTensor; those that are none are taken to be the same on every device."""
-    if isinstance(rois, DTensor):
-        return rois
-    mesh = input.device_mesh
-    return DTensor.from_local(rois, mesh, [_ALL] * mesh.ndim, run_check=False)
+def prepare(maps: Sequence[Tensor], rows: Rows, request: Request) -> tuple[Rows, list[Request]]:
+    """The rows as DTensors, and the request, cut into one for each level where channels are sharded."""
+    op, (encoded, *others), level_bins = request
+    if op.of_maps:
+        raise NotImplementedError(f"spp_ext.{op.spoken}: expected a DTensor to be the only map, got one of {len(maps)}")
+    (input,) = maps
+    assert isinstance(input, DTensor)
+    if rows.rois is not None and not isinstance(rows.rois, DTensor):  # then they are the same on every device
+        mesh = input.device_mesh
+        rows = rows._replace(rois=DTensor.from_local(rows.rois, mesh, [_ALL] * mesh.ndim, run_check=False))
+    if op.of_blocks or len(level_bins) == 1 or _CHANNELS not in input.placements:
+        return rows, [request]
+    levels = decode_levels(f"spp_ext.{op.spoken}", encoded)
+    return rows, [Request(op, (encode_levels([level]), *others), [level.bins]) for level in levels]
 
 
 def _even_channels(map: Any, levels: int) -> bool:
     return levels == 1 and map.shape[1] % map.mesh.size() == 0
 
 
-def _levels(encoded: Sequence[int]) -> int:
-    from spp_ext._torch.registration import level_bins
-
-    return len(level_bins(encoded))
-
-
-def _map_rules(results: int) -> Callable[..., list[_Rule]]:
-    def rules(input: Any, levels: Sequence[int]) -> list[_Rule]:
-        found = [([_ALL] * results, [_ALL]), ([_ROWS] * results, [_IMAGES])]
-        if _even_channels(input, _levels(levels)):
-            found.append(([_CHANNELS] * results, [_CHANNELS]))
-        return [(out, [*tensors, None]) for out, tensors in found]
-
-    return rules
-
-
-def _region_rules(results: int) -> Callable[..., list[_Rule]]:
-    def rules(input: Any, rois: Any, levels: Sequence[int], *others: Any) -> list[_Rule]:
-        found = [([_ALL] * results, [_ALL, _ALL]), ([_ROWS] * results, [_ALL, _ROWS])]
-        if _even_channels(input, _levels(levels)):
-            found.append(([_CHANNELS] * results, [_CHANNELS, _ALL]))
-        return [(out, [*tensors, None, *(None for _ in others)]) for out, tensors in found]
+def _pooling_rules(op: Pooling, results: int) -> Callable[..., list[_Rule]]:
+    def rules(*inputs: Any) -> list[_Rule]:
+        (input,), _, (first, *others) = op.split(inputs)
+        found: list[tuple[Any, list[Any]]] = [
+            (_ALL, [_ALL, _ALL]),
+            (_ROWS, [_ALL, _ROWS] if op.of_regions else [_IMAGES]),
+        ]
+        if not op.of_blocks and _even_channels(input, len(decode_levels(f"spp_ext.{op.spoken}", first))):
+            found.append((_CHANNELS, [_CHANNELS, _ALL]))
+        tensors, nothing = 1 + op.of_regions, [None] * (1 + len(others))
+        return [([out] * results, [*placements[:tensors], *nothing]) for out, placements in found]
 
     return rules
 
 
-def _kernel_rules(results: int) -> Callable[..., list[_Rule]]:
-    def rules(input: Any, *others: Any) -> list[_Rule]:
-        nothing = [None] * len(others)
-        return [([_ALL] * results, [_ALL, *nothing]), ([_ROWS] * results, [_IMAGES, *nothing])]
-
-    return rules
-
-
-def _linear_rules(rows_of_regions: tuple[Any, Any]) -> Callable[..., list[_Rule]]:
-    """Of gather and scatter. Regions that are sharded turn (the tensor's, the result's) placement into that given."""
+def _linear_rules(op: Linear) -> Callable[..., list[_Rule]]:
+    # Where regions are sharded, gather reads from a whole map, and the gradients of scatter are parts of a sum.
+    of_tensor, of_result = (_ALL, _ROWS) if op.is_gather else (_ROWS, Partial())
 
     def rules(tensor: Any, argmax: Any, rois: Any, level_bins: Sequence[int], *others: Any) -> list[_Rule]:
         boxes = None if rois is None else _ALL
-        found = [([_ALL], [_ALL, _ALL, boxes])]
+        found: list[_Rule] = [([_ALL], [_ALL, _ALL, boxes])]
         if rois is None:
             found.append(([_ROWS], [_ROWS, _ROWS, None]))
         else:
-            of_tensor, of_result = rows_of_regions
             found.append(([of_result], [of_tensor, _ROWS, _ROWS]))
         # A row's columns are level after level, so shards of it are shards of channels only where there is one.
         if len(level_bins) == 1 and argmax.shape[1] // level_bins[0] % argmax.mesh.size() == 0:
@@ -107,20 +92,19 @@ def _linear_rules(rows_of_regions: tuple[Any, Any]) -> Callable[..., list[_Rule]
     return rules
 
 
-def _register(name: str, rules: Callable[..., list[_Rule]]) -> None:
-    op = getattr(torch.ops.spp_ext, name).default
+def _register(name: str, rules: Callable[..., list[_Rule]]) -> Any:
+    op = getattr(getattr(torch.ops, NAMESPACE), name).default
     register_sharding(op)(rules)
-    # Results are cached by what they depend on, and these depend on all arguments; lists of ints are taken as they are.
-    _propagator.op_to_schema_info[op] = RuntimeSchemaInfo(static_argnum=1)
+    set_sharding_cache_key(op)
+    return op
 
 
-_register("spatial_pyramid_pool", _map_rules(1))
-_register("spatial_pyramid_pool_with_argmax", _map_rules(2))
-_register("roi_spatial_pyramid_pool", _region_rules(1))
-_register("roi_spatial_pyramid_pool_with_argmax", _region_rules(2))
-_register("multi_kernel_max_pool2d", _kernel_rules(1))
-_register("multi_kernel_max_pool2d_with_argmax", _kernel_rules(2))
-_register("gather", _linear_rules((_ALL, _ROWS)))
-_register("scatter", _linear_rules((_ROWS, Partial())))
-# The sizes that scatter is given are those of the whole gradient; a shard needs its own.
-_propagator.op_to_shape_and_stride_idx[torch.ops.spp_ext.scatter.default] = 4
+for _pooling in POOLINGS:
+    if not _pooling.of_maps:
+        _register(_pooling.name, _pooling_rules(_pooling, 1))
+        _register(_pooling.with_argmax, _pooling_rules(_pooling, 2))
+for _linear in LINEAR:
+    if not _linear.of_maps:
+        _op = _register(_linear.name, _linear_rules(_linear))
+        if not _linear.is_gather:
+            set_sharded_size_argument(_op, 4)

@@ -1,18 +1,4 @@
-"""Export to ONNX: pooling of whole maps and of regions, for maps of any size.
-
-Use::
-
-    table = spp_ext.onnx.translations()
-    torch.onnx.export(model, inputs, dynamo=True, dynamic_shapes=..., custom_translation_table=table)
-
-ONNX's adaptive pooling cannot be written for sizes that are not known, but its MaxRoiPool can pool any rectangle of a
-map. So windows are computed in the graph, with the integers of `Bins`, and each bin of each window is a rectangle
-pooled to 1 x 1: every level, `Bins` included, and every convention comes out exactly.
-
-Not expressible, and refused with an error: indices (MaxRoiPool has none), several maps in one call, and inputs that are
-not float32 (onnxruntime pools nothing else). MaxRoiPool ignores NaN, and -inf becomes the smallest number; coordinates
-beyond 2^23 cells are cut off there.
-"""
+"""How the registered ops are written in ONNX; `spp_ext.onnx` says how to use it and what cannot be expressed."""
 
 from __future__ import annotations
 
@@ -22,6 +8,8 @@ from typing import Any
 import torch
 
 from spp_ext._boxes import CONVENTIONS, TORCHVISION
+from spp_ext._torch.op_table import MAPS, NAMESPACE, POOLINGS, REGIONS, REGIONS_OF_MAPS, STRIDE1, Pooling
+from spp_ext.levels import Grid, decode_levels
 
 # Beyond this a float32 no longer holds every cell boundary.
 _FARTHEST = float(2**23)
@@ -35,21 +23,19 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         raise ImportError(
             "spp_ext.onnx: expected onnxscript to be installed: pip install spp_ext[integration]"
         ) from None
-    ops = torch.ops.spp_ext
-    return {
-        ops.spatial_pyramid_pool.default: _spatial_pyramid_pool,
-        ops.spatial_pyramid_pool_with_argmax.default: _refuse_indices("spatial_pyramid_pool"),
-        ops.roi_spatial_pyramid_pool.default: _roi_spatial_pyramid_pool,
-        ops.roi_spatial_pyramid_pool_with_argmax.default: _refuse_indices("roi_spatial_pyramid_pool"),
-        ops.roi_spatial_pyramid_pool_of_maps.default: _refuse_several_maps,
-        ops.roi_spatial_pyramid_pool_of_maps_with_argmax.default: _refuse_several_maps,
-        ops.multi_kernel_max_pool2d.default: _multi_kernel_max_pool2d,
-    }
+    ops = getattr(torch.ops, NAMESPACE)
+    table: dict[Callable[..., Any], Callable[..., Any]] = {}
+    for op in POOLINGS:
+        table[getattr(ops, op.name).default] = _TRANSLATIONS[op]
+        table[getattr(ops, op.with_argmax).default] = _refuse_several_maps if op.of_maps else _refuse_indices(op)
+    return table
 
 
-def _refuse_indices(name: str) -> Callable[..., Any]:
+def _refuse_indices(op: Pooling) -> Callable[..., Any]:
     def refuse(*_: Any) -> Any:
-        raise NotImplementedError(f"spp_ext.{name}: expected no return_indices for ONNX, whose MaxRoiPool has none")
+        raise NotImplementedError(
+            f"spp_ext.{op.spoken}: expected no return_indices for ONNX, whose MaxRoiPool has none"
+        )
 
     return refuse
 
@@ -69,19 +55,18 @@ def _check_input(name: str, input: Any) -> None:
         )
 
 
+_TRANSLATED_CONVENTIONS = (*(CONVENTIONS[name] for name in ("roi_pool", "spp_net", "outer")), TORCHVISION)
+
+
 def _rectangles(encoded: Sequence[int]) -> list[list[tuple[int, ...]]]:
     """Of every level, the bins as (top, left, bottom, right, row divisions, column divisions)."""
-    levels, at = [], 0
-    while at < len(encoded):
-        if encoded[at] < 0:
-            count, rows, cols = -encoded[at], encoded[at + 1], encoded[at + 2]
-            edges = encoded[at + 3 : at + 3 + 4 * count]
-            levels.append([(*edges[4 * i : 4 * i + 4], rows, cols) for i in range(count)])
-            at += 3 + 4 * count
-        else:
-            rows, cols = encoded[at], encoded[at + 1]
+    levels: list[list[tuple[int, ...]]] = []
+    for level in decode_levels("spp_ext.onnx", encoded):
+        if isinstance(level, Grid):
+            rows, cols = level
             levels.append([(y, x, y + 1, x + 1, rows, cols) for y in range(rows) for x in range(cols)])
-            at += 2
+        else:
+            levels.append([(*rectangle, *level.divisions) for rectangle in level.rectangles])
     return levels
 
 
@@ -152,6 +137,10 @@ def _spatial_pyramid_pool(input: Any, levels: Sequence[int]) -> Any:
 def _roi_spatial_pyramid_pool(
     input: Any, rois: Any, levels: Sequence[int], spatial_scale: float, convention: int, validate: bool
 ) -> Any:
+    if convention not in _TRANSLATED_CONVENTIONS:
+        raise NotImplementedError(
+            f"spp_ext.roi_spatial_pyramid_pool: expected a convention that ONNX can express, got number {convention}"
+        )
     from onnxscript import ir
     from onnxscript import opset18 as op
 
@@ -218,3 +207,11 @@ def _multi_kernel_max_pool2d(input: Any, kernel_sizes: Sequence[int], cascade: b
     _check_input("ops.multi_kernel_max_pool2d", input)
     pools = [op.MaxPool(input, kernel_shape=[k, k], pads=[k // 2] * 4, strides=[1, 1])[0] for k in kernel_sizes]
     return op.Concat(input, *pools, axis=1)
+
+
+_TRANSLATIONS: dict[Pooling, Callable[..., Any]] = {
+    MAPS: _spatial_pyramid_pool,
+    REGIONS: _roi_spatial_pyramid_pool,
+    REGIONS_OF_MAPS: _refuse_several_maps,
+    STRIDE1: _multi_kernel_max_pool2d,
+}

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spp_ext
+from spp_ext._boxes import widened
 from spp_ext.models.boxes import Detections, nms
 from spp_ext.models.sppnet import SMALLEST, Layer, SPPNet, check_layer
 from spp_ext.models.windows import (
     CONVENTIONS,
     Mapping,
-    as_coordinates,
     check_mapping,
     pooling_boxes,
     pooling_scale,
@@ -130,7 +130,7 @@ class SPPDetector(nn.Module):
         if not boxes.isfinite().all():
             row = int((~boxes.isfinite()).any(1).nonzero()[0])
             raise ValueError(f"spp_ext.models: expected finite boxes, got {boxes[row].tolist()} in row {row}")
-        boxes = as_coordinates(boxes)
+        boxes = widened(boxes)
         maps, factors = found
         chosen = self.choose_maps(boxes, factors)
         factor = torch.tensor(factors, dtype=torch.float64, device=boxes.device)[chosen]
@@ -162,7 +162,7 @@ class SPPDetector(nn.Module):
     @torch.no_grad()
     def detect(self, boxes: Tensor, features: Tensor) -> Detections:
         """What the SVMs make of boxes ``[K, 4]`` with features ``[K, D]``, suppressed within each class."""
-        boxes = as_coordinates(boxes)  # of float16 an area would overflow
+        boxes = widened(boxes)  # of float16 an area would overflow
         scores = self.svms(features)
         parts = []
         for label, column in enumerate(scores.unbind(1)):

@@ -92,11 +92,11 @@ def fine_tune(
         optimizer = torch.optim.AdamW(parameters, learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         network.train()
-        counts = [round(positives * batch_size), batch_size - round(positives * batch_size)]
+        of_objects = round(positives * batch_size)
         for _ in range(steps):
             drawn = [
                 rows[torch.randint(len(rows), (count,)).to(rows.device)]
-                for rows, count in zip((objects, background), counts, strict=True)
+                for rows, count in ((objects, of_objects), (background, batch_size - of_objects))
             ]
             rows = torch.cat(drawn)
             loss = F.cross_entropy(last(network.head(pooled[rows])), labels[rows])

@@ -106,5 +106,6 @@ def propose(image: Tensor, count: int = 2000, method: Method = "auto") -> Tensor
     if method == "selective_search":
         return selective_search(image, count)
     if method == "grid":
-        return grid(*image.shape[1:], count)
+        height, width = image.shape[1:]
+        return grid(height, width, count)
     raise ValueError(f'spp_ext.models: expected method "auto", "selective_search" or "grid", got {method!r}')

@@ -25,10 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spp_ext._boxes import as_rois
+from spp_ext._boxes import as_rois, widened
 from spp_ext.functional import roi_spatial_pyramid_pool
 from spp_ext.levels import Level
-from spp_ext.models.windows import CONVENTIONS, Mapping, as_coordinates, check_mapping, pooling_boxes, pooling_scale
+from spp_ext.models.windows import CONVENTIONS, Mapping, check_mapping, pooling_boxes, pooling_scale
 from spp_ext.modules import SpatialPyramidPool
 
 Layer = Literal["pool5", "fc6", "fc7"]
@@ -122,6 +122,7 @@ class _Network(nn.Module):
             # network does not begin to learn.
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                assert module.bias is not None  # each has one
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.fc8.weight, std=0.01)
 
@@ -187,6 +188,8 @@ class SPPNet(_Network):
         width: multiplies the number of channels of every layer but the last.
     """
 
+    pool5: SpatialPyramidPool
+
     def __init__(self, num_classes: int, levels: Sequence[Level] = (6, 3, 2, 1), width: float = 1.0) -> None:
         pool5 = SpatialPyramidPool(levels)
         super().__init__(pool5, pool5.bins, None, num_classes, width)
@@ -219,7 +222,7 @@ class SPPNet(_Network):
         """
         check_mapping(mapping)
         maps = self.features(images)
-        rois = as_coordinates(as_rois("spp_ext.models", boxes, maps))
+        rois = widened(as_rois("spp_ext.models", boxes, maps))
         if rois.dim() != 2 or rois.shape[1] != 5:
             raise ValueError(f"spp_ext.models: expected boxes of shape [K, 5], got {list(rois.shape)}")
         factors = rois.new_ones(len(rois), dtype=torch.float64)

@@ -14,18 +14,25 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
 from spp_ext._progress import progress as show_progress
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int, str], None]
+
+
+class Examples(Protocol):
+    """What a trainer takes as a data set: a `torch.utils.data.Dataset` that knows its length, or a list."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...  # an image and its label
 
 
 def resized(images: Tensor, size: int) -> Tensor:
@@ -66,7 +73,7 @@ class MultiSizeTrainer:
     def __init__(
         self,
         network: nn.Module,
-        dataset: Dataset,
+        dataset: Examples,
         sizes: Sequence[int],
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,

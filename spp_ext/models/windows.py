@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from spp_ext.functional import Convention
+from spp_ext._boxes import Convention
 
 Mapping = Literal["appendix_a", "released"]
 
@@ -36,11 +36,6 @@ def check_mapping(mapping: str) -> None:
     """Raises ValueError if there is no such mapping."""
     if mapping not in CONVENTIONS:
         raise ValueError(f'spp_ext.models: expected mapping "appendix_a" or "released", got {mapping!r}')
-
-
-def as_coordinates(boxes: Tensor) -> Tensor:
-    """Boxes of a type to compute with: half precision would move them by pixels."""
-    return boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
 
 
 def pooling_scale(factor: float, mapping: Mapping) -> float:

@@ -3,17 +3,13 @@
 from spp_ext.ops.adaptive import AdaptiveMaxPool2d, adaptive_max_pool2d
 from spp_ext.ops.roi import RoIPool, roi_pool
 from spp_ext.ops.yolo import SPP, SPPF, multi_kernel_max_pool2d
-from spp_ext.swap.replace import Replacements, Row, replace_pooling
 
 __all__ = [
     "SPP",
     "SPPF",
     "AdaptiveMaxPool2d",
-    "Replacements",
     "RoIPool",
-    "Row",
     "adaptive_max_pool2d",
     "multi_kernel_max_pool2d",
-    "replace_pooling",
     "roi_pool",
 ]

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from spp_ext.levels import MAX_DIVISIONS
-from spp_ext.ops._calls import DTYPE_NAMES, DTYPES, pool_as
+from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, shown
+from spp_ext._torch.op_table import MAPS, Request
+from spp_ext.levels import encoded_grid
+from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.adaptive_max_pool2d"
 
 
+@overload
+def adaptive_max_pool2d(
+    input: Tensor, output_size: int | Sequence[int | None], return_indices: Literal[False] = ...
+) -> Tensor: ...
+@overload
+def adaptive_max_pool2d(
+    input: Tensor, output_size: int | Sequence[int | None], return_indices: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def adaptive_max_pool2d(
+    input: Tensor, output_size: int | Sequence[int | None], return_indices: bool
+) -> Tensor | tuple[Tensor, Tensor]: ...
 def adaptive_max_pool2d(
     input: Tensor, output_size: int | Sequence[int | None], return_indices: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -58,8 +73,8 @@ def _pool(input: Tensor, rows: int, cols: int, return_indices: bool) -> tuple[Te
     if rows == 0 or cols == 0:  # a grid without bins is no level, but torch allows it
         output = input.flatten(2)[..., :0].reshape(n, c, rows, cols)
         return output, output.long() if return_indices else None
-    arguments = ([rows, cols],)
-    output, argmax = pool_as(_OP, input, None, "spatial_pyramid_pool", arguments, [rows * cols], return_indices)
+    request = Request(MAPS, (encoded_grid(rows, cols),), [rows * cols])
+    output, argmax = pool_as(_OP, input, None, request, return_indices)
     output = output.view(n, c, rows, cols)
     return output, argmax.view(n, c, rows, cols).long() if argmax is not None and return_indices else None
 
@@ -67,24 +82,26 @@ def _pool(input: Tensor, rows: int, cols: int, return_indices: bool) -> tuple[Te
 def _output_size(input: Tensor, output_size: object) -> tuple[int, int]:
     """``output_size`` as rows and columns, under torch's rules and with the types of its errors."""
     what = f"{_OP}: expected output_size to be an int or a pair of ints and None"
+    rows: Any
+    cols: Any
     if _is_int(output_size):
-        items = [output_size, output_size]
+        rows = cols = output_size
     else:
         try:
-            items = list(output_size)  # type: ignore[call-overload]
+            items = list(output_size)  # type: ignore[call-overload]  # what is no iterable is a TypeError
         except TypeError:
-            raise TypeError(f"{what}, got {output_size!r}") from None
+            raise TypeError(f"{what}, got {shown(output_size)}") from None
         if len(items) >= input.dim():
-            raise ValueError(f"{what} for an input of shape {list(input.shape)}, got {output_size!r}")
+            raise ValueError(f"{what} for an input of shape {list(input.shape)}, got {shown(output_size)}")
         # As many of the last dimensions as there are items.
         items = [size if item is None else item for item, size in zip(items, input.shape[-len(items) :], strict=False)]
-    if not all(_is_int(item) for item in items):
-        raise TypeError(f"{what}, got {output_size!r}")
-    if len(items) != 2:
-        raise RuntimeError(f"{what}, got {output_size!r}")
-    rows, cols = items
+        if not all(map(_is_int, items)):
+            raise TypeError(f"{what}, got {shown(output_size)}")
+        if len(items) != 2:
+            raise RuntimeError(f"{what}, got {shown(output_size)}")
+        rows, cols = items
     if not (0 <= rows <= MAX_DIVISIONS and 0 <= cols <= MAX_DIVISIONS):
-        raise RuntimeError(f"{what}, each from 0 to {MAX_DIVISIONS}, got {output_size!r}")
+        raise RuntimeError(f"{what}, each from 0 to {MAX_DIVISIONS}, got {shown(output_size)}")
     return rows, cols
 
 
@@ -132,6 +149,8 @@ class AdaptiveMaxPool2d(nn.AdaptiveMaxPool2d):
         output_size: ``n`` for n x n bins, or ``(rows, cols)``, where None keeps the input's size.
         return_indices: also return where each maximum lies.
     """
+
+    output_size: int | tuple[int | None, int | None]  # torch types it as possibly None, which no call takes
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Pools ``[N, C, H, W]`` or ``[C, H, W]``."""

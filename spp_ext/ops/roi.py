@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from spp_ext import _checks
 from spp_ext._boxes import TORCHVISION, as_rois
-from spp_ext.levels import MAX_DIVISIONS, _pair
-from spp_ext.ops._calls import check_tensor, pool_as
+from spp_ext._torch.op_table import REGIONS, Request
+from spp_ext.levels import encoded_grid
+from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.roi_pool"
 
@@ -50,16 +51,16 @@ def roi_pool(
         >>> roi_pool(features, boxes, 7, spatial_scale=1 / 16).shape
         torch.Size([2, 256, 7, 7])
     """
-    check_tensor(_OP, input)
+    _checks.check_tensor(_OP, input)
     if input.dim() != 4:
         raise ValueError(f"{_OP}: expected input of shape [N, C, H, W], got {list(input.shape)}")
-    if isinstance(spatial_scale, bool) or not isinstance(spatial_scale, (int, float)):
-        raise TypeError(f"{_OP}: expected spatial_scale to be a number, got {spatial_scale!r}")
-    rows, cols = _pair(output_size, f"{_OP}: expected output_size, an int or a pair, between 1 and {MAX_DIVISIONS}")
+    scale = _checks.scale(_OP, spatial_scale)
+    what = f"{_OP}: expected output_size, an int or a pair, between 1 and {_checks.MAX_DIVISIONS}"
+    rows, cols = _checks.divisions(output_size, what)
     rois = as_rois(_OP, boxes, input)
-    validate = os.environ.get("SPP_EXT_VALIDATE", "0") not in ("", "0")
-    arguments = ([rows, cols], float(spatial_scale), TORCHVISION, validate)
-    output, _ = pool_as(_OP, input, rois, "roi_spatial_pyramid_pool", arguments, [rows * cols])
+    validate = not input.is_cpu and _checks.validates_by_default()
+    request = Request(REGIONS, (encoded_grid(rows, cols), scale, TORCHVISION, validate), [rows * cols])
+    output, _ = pool_as(_OP, input, rois, request)
     return output.view(output.shape[0], input.shape[1], rows, cols)
 
 

@@ -8,8 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from spp_ext.levels import MAX_DIVISIONS, _whole_number
-from spp_ext.ops._calls import check_tensor, pool_as
+from spp_ext._checks import MAX_DIVISIONS, check_tensor, shown, whole_number
+from spp_ext._requests import request_of_kernels
+from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.multi_kernel_max_pool2d"
 
@@ -57,9 +58,8 @@ def multi_kernel_max_pool2d(
 def _pool(input: Tensor, sizes: tuple[int, ...], cascade: bool) -> Tensor:
     """The pooled ``[N, (1 + L) * C, H, W]``. The kernels take ascending sizes, so other orders are arranged here."""
     ascending = sizes if cascade else tuple(sorted(set(sizes)))
-    cells = input.shape[2] * input.shape[3]
-    arguments = (list(ascending), bool(cascade))
-    output, _ = pool_as(_OP, input, None, "multi_kernel_max_pool2d", arguments, [cells] * (len(ascending) + 1))
+    request = request_of_kernels(ascending, bool(cascade), input.shape[2] * input.shape[3])
+    output, _ = pool_as(_OP, input, None, request)
     if sizes == ascending:
         return output
     block_of = {size: block for block, size in enumerate(ascending, 1)}
@@ -74,12 +74,12 @@ def reorder_blocks(output: Tensor, blocks: Sequence[int], channels: int) -> Tens
 def _kernel_sizes(op: str, kernel_sizes: object, cascade: bool) -> tuple[int, ...]:
     what = f"{op}: expected kernel_sizes, a sequence of odd ints from 1 to {MAX_DIVISIONS - 1}"
     if not isinstance(kernel_sizes, (tuple, list)):
-        raise TypeError(f"{what}, got {kernel_sizes!r}")
-    sizes = tuple(_whole_number(size, what) for size in kernel_sizes)
-    if not sizes or not all(0 < size < MAX_DIVISIONS and size % 2 == 1 for size in sizes):
-        raise ValueError(f"{what}, got {kernel_sizes!r}")
+        raise TypeError(f"{what}, got {shown(kernel_sizes)}")
+    sizes = tuple([whole_number(size, what) for size in kernel_sizes])
+    if not sizes or min(sizes) < 1 or max(sizes) >= MAX_DIVISIONS or not all([size % 2 for size in sizes]):
+        raise ValueError(f"{what}, got {shown(kernel_sizes)}")
     if cascade and any(after < before for before, after in pairwise(sizes)):
-        raise ValueError(f"{op}: expected kernel_sizes of a cascade to be ascending, got {kernel_sizes!r}")
+        raise ValueError(f"{op}: expected kernel_sizes of a cascade to be ascending, got {shown(kernel_sizes)}")
     return sizes
 
 
@@ -119,9 +119,9 @@ class SPPF(nn.Module):
         super().__init__()
         op = "spp_ext.ops.SPPF"
         (self.kernel_size,) = _kernel_sizes(op, (kernel_size,), cascade=False)
-        self.repeats = _whole_number(repeats, f"{op}: expected repeats, an int")
+        self.repeats = whole_number(repeats, f"{op}: expected repeats, an int")
         if self.repeats < 1:
-            raise ValueError(f"{op}: expected repeats of at least 1, got {repeats}")
+            raise ValueError(f"{op}: expected repeats of at least 1, got {shown(repeats)}")
         self._kernel_sizes = _kernel_sizes(
             op, tuple(1 + i * (self.kernel_size - 1) for i in range(1, self.repeats + 1)), cascade=True
         )

@@ -1,0 +1,5 @@
+"""Swaps the pooling inside a model for this package's: `replace` finds and swaps, `fuse` rewrites YOLO's blocks."""
+
+from spp_ext.swap.replace import Replacements, Row, replace_pooling
+
+__all__ = ["Replacements", "Row", "replace_pooling"]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from spp_ext.ops._calls import DTYPES
+from spp_ext._checks import DTYPES
 from spp_ext.ops.yolo import multi_kernel_max_pool2d, reorder_blocks
 
 _CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
@@ -75,8 +75,15 @@ def why_not_same_size(pool: nn.MaxPool2d) -> str | None:
     return None
 
 
-def _kernel_of(pool: nn.MaxPool2d) -> int:
+def _kernel_of(pool: nn.Module) -> int:
+    assert isinstance(pool, nn.MaxPool2d)
     return pool.kernel_size if isinstance(pool.kernel_size, int) else pool.kernel_size[0]
+
+
+def called_module(module: nn.Module, node: fx.Node) -> nn.Module:
+    """The part of ``module`` that ``node``, a call_module, calls."""
+    assert isinstance(node.target, str)  # its name
+    return module.get_submodule(node.target)
 
 
 def is_fusible(module: nn.Module) -> bool:
@@ -176,7 +183,7 @@ def _fuse_concatenation(module: nn.Module, graph: fx.Graph, node: fx.Node) -> st
     if others:
         raise LeaveAlone("its results are concatenated with more than the map they pool")
 
-    kernel = {map: _kernel_of(module.get_submodule(map.target)) for map in source}
+    kernel = {map: _kernel_of(called_module(module, map)) for map in source}
     if all(source[map] is base for map in source):
         cascade, sizes = False, sorted(set(kernel.values()))
         block = {base: 0, **{map: 1 + sizes.index(kernel[map]) for map in source}}
@@ -209,7 +216,7 @@ def _fuse_concatenation(module: nn.Module, graph: fx.Graph, node: fx.Node) -> st
 def _is_pool(module: nn.Module, node: fx.Node) -> bool:
     if node.op != "call_module" or len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
         return False
-    return is_fusible(module.get_submodule(node.target))
+    return is_fusible(called_module(module, node))
 
 
 # ---- the class of a fused block ----
@@ -221,17 +228,20 @@ class Fused(nn.Module):
     unfused: type[nn.Module]  # the class the block had
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        _, _, *state = super().__reduce_ex__(max(2, int(protocol)))
+        reduced = super().__reduce_ex__(max(2, int(protocol)))
+        assert isinstance(reduced, tuple)  # a string would name a global
+        _, _, *state = reduced
         return _to_be_fused, (self.unfused,), *state
 
     def __setstate__(self, state: Any) -> None:
-        self.__class__ = self.unfused
+        # The module is of another class from here on, which is not one that its type, Fused, has a name for.
+        self.__class__ = self.unfused  # type: ignore[assignment]
         self.__setstate__(state)
         try:
             graph, _ = fused_graph(self)
         except LeaveAlone:  # its class has changed since it was saved, and knows best
             return
-        self.__class__ = fused_class(self, graph)
+        self.__class__ = fused_class(self, graph)  # type: ignore[assignment]
 
 
 def _to_be_fused(unfused: type[nn.Module]) -> nn.Module:
@@ -314,7 +324,7 @@ def _trial_copy(module: nn.Module) -> nn.Module:
 
 def _runnable_shape(module: nn.Module, input: fx.Node, device: torch.device) -> tuple[int, ...]:
     """The shape of a small map that ``module`` takes: the channels are those its first layers name."""
-    layers = [module.get_submodule(user.target) for user in input.users if user.op == "call_module"]
+    layers = [called_module(module, user) for user in input.users if user.op == "call_module"]
     channels = dict.fromkeys(
         getattr(part, name)
         for layer in [*layers, module]
@@ -341,7 +351,8 @@ def _results(module: nn.Module, map: Tensor) -> list[Tensor | None]:
     outputs = [output for output in _tensors(module.forward(map)) if output.is_floating_point()]
     weights = [torch.randn(output.shape, dtype=torch.float64).to(output) for output in outputs]
     leaves = [map, *module.parameters()]
-    total = sum((output * weight).sum() for output, weight in zip(outputs, weights, strict=True))
+    terms = [(output * weight).sum() for output, weight in zip(outputs, weights, strict=True)]
+    total = sum(terms, start=map.new_zeros(()))
     return [*outputs, *torch.autograd.grad(total, leaves, allow_unused=True)]
 
 

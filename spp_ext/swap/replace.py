@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from spp_ext._torch import library as _library
+from spp_ext._torch import library
 from spp_ext.ops.adaptive import AdaptiveMaxPool2d
 from spp_ext.ops.roi import RoIPool
 from spp_ext.ops.yolo import SPP, SPPF
@@ -138,15 +138,15 @@ def _replacements() -> dict[type[nn.Module], type[nn.Module]]:
 
 
 def _check_kernels(op: str, model: nn.Module) -> None:
-    if (error := _library.load_error()) is not None:
+    if (error := library.load_error()) is not None:
         raise RuntimeError(f"{op}: expected the kernels of spp_ext, got none ({error})")
-    if any(tensor.is_cuda for tensor in model.parameters()) and _library.cuda_status() != "loaded":
-        raise RuntimeError(f"{op}: expected CUDA kernels for a model on CUDA, got: {_library.cuda_status()}")
+    if any(tensor.is_cuda for tensor in model.parameters()) and library.cuda_status() != "loaded":
+        raise RuntimeError(f"{op}: expected CUDA kernels for a model on CUDA, got: {library.cuda_status()}")
 
 
 def _pools(module: nn.Module, replacement_of: Mapping[type[nn.Module], type[nn.Module]]) -> bool:
     """Whether ``module`` is a pooling of any kind, as far as its class tells."""
-    known = (nn.MaxPool2d, *replacement_of, *_OURS)
+    known: tuple[type[nn.Module], ...] = (nn.MaxPool2d, *replacement_of, *_OURS)
     return isinstance(module, known) or ("Pool" in type(module).__name__ and not list(module.children()))
 
 
@@ -168,7 +168,7 @@ def _fuse(module: nn.Module, pools: list[nn.Module], fused_pools: set[nn.Module]
     graph, what = fuse.fused_graph(module)
     fused = fuse.fused_class(module, graph)
     fuse.check_same_results(module, fused, graph)
-    still_called = {module.get_submodule(node.target) for node in graph.nodes if node.op == "call_module"}
+    still_called = {fuse.called_module(module, node) for node in graph.nodes if node.op == "call_module"}
     try:
         module.__class__ = fused
     except TypeError as error:

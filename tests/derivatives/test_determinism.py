@@ -13,6 +13,8 @@ from support import CONVENTIONS, DTYPES, KINDS, gaussian, lay_out, make_map, ran
 import spp_ext
 from spp_ext import Bins
 
+pytestmark = pytest.mark.cpu_only  # threads and instruction sets
+
 BINS = Bins([(0, 0, 1, 4), (1, 1, 3, 3), (0, 2, 4, 4), (0, 0, 4, 4)], 4)
 INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
 

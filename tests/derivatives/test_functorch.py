@@ -199,5 +199,5 @@ def test_more_images_than_float32_can_count_are_refused():
     assert_refuses(
         ValueError,
         "spp_ext.vmap: expected at most 2^24 images with float32 boxes, got 16777216 x 2",
-        lambda: spp_ext._torch.functions._fold_rois(rois, None, 2**24, 2),
+        lambda: spp_ext._torch.batching.fold_rois(rois, None, 2**24, 2),
     )

@@ -13,7 +13,8 @@ from support import (
 from torch.autograd import gradcheck, gradgradcheck
 
 import spp_ext
-from spp_ext._torch import functions as autograd
+from spp_ext._torch import functions
+from spp_ext._torch.op_table import Rows
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed"])
@@ -50,10 +51,10 @@ def test_gradcheck_of_gather_and_scatter(rois, channels_last):
     grad = distinct(rows, 3 * 5)
 
     def gather(x):
-        return autograd.gather(argmax, rois, None, [1, 4], x)
+        return functions.gather(argmax, Rows(rois), [1, 4], x)
 
     def scatter(grad):
-        return autograd.scatter(grad, argmax, rois, None, [1, 4], [([2, 3, 5, 4], channels_last)])[0]
+        return functions.scatter(grad, argmax, Rows(rois), [1, 4], [([2, 3, 5, 4], channels_last)])[0]
 
     for function, argument in ((gather, x), (scatter, grad)):
         assert gradcheck(function, (argument,), check_forward_ad=True)

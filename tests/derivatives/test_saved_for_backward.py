@@ -12,7 +12,7 @@ from support import (
 )
 
 import spp_ext
-from spp_ext._torch.library import ops
+from spp_ext._torch.kernels import kernels
 
 
 def test_gradients_keep_the_memory_format(dtype):
@@ -62,9 +62,9 @@ class Spy:
         self.calls = []
         for name in ("spatial_pyramid_pool", "roi_spatial_pyramid_pool"):
             for op in (name, f"{name}_with_argmax"):
-                monkeypatch.setattr(ops, op, self.wrap(op, getattr(ops, op)))
+                monkeypatch.setattr(kernels, op, self.wrap(op, getattr(kernels, op)))
         for op in ("gather", "scatter"):
-            monkeypatch.setattr(ops, op, self.wrap(op, getattr(ops, op)))
+            monkeypatch.setattr(kernels, op, self.wrap(op, getattr(kernels, op)))
 
     def wrap(self, name, op):
         def spied(*arguments):

@@ -1,10 +1,12 @@
 """Errors of the public functions, word for word."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from error_cases import DTYPES, MAP, ROI, ROIS, ROWS, SCALE, X, roi
-from support import INF, NAN, assert_refuses, assert_well_written
+from support import CONVENTIONS, INF, NAN, assert_refuses, assert_well_written
 
 import spp_ext
 
@@ -209,14 +211,17 @@ def test_a_scale_of_many_lines_is_refused_on_one():
     assert "\n" not in str(caught.value)
 
 
+CONVENTION = f"expected convention {', '.join(map(json.dumps, CONVENTIONS[:-1]))} or {json.dumps(CONVENTIONS[-1])}, got"
+
+
 @pytest.mark.parametrize(
     ("convention", "error", "message"),
     [
-        ("align", ValueError, 'expected convention "roi_pool", "spp_net" or "outer", got "align"'),
-        ("", ValueError, 'expected convention "roi_pool", "spp_net" or "outer", got ""'),
-        ("ROI_POOL", ValueError, 'expected convention "roi_pool", "spp_net" or "outer", got "ROI_POOL"'),
-        ("torchvision", ValueError, 'expected convention "roi_pool", "spp_net" or "outer", got "torchvision"'),
-        ("a\n\0\ud800", ValueError, 'expected convention "roi_pool", "spp_net" or "outer", got "a\\n\\u0000\\ud800"'),
+        ("align", ValueError, f'{CONVENTION} "align"'),
+        ("", ValueError, f'{CONVENTION} ""'),
+        ("ROI_POOL", ValueError, f'{CONVENTION} "ROI_POOL"'),
+        ("torchvision", ValueError, f'{CONVENTION} "torchvision"'),
+        ("a\n\0\ud800", ValueError, f'{CONVENTION} "a\\n\\u0000\\ud800"'),
         (None, TypeError, "expected convention to be a str, got NoneType"),
         (0, TypeError, "expected convention to be a str, got int"),
     ],

@@ -3,14 +3,17 @@
 import pytest
 import torch
 from error_cases import DTYPES, MAP, ROI, ROIS, ROWS, SCALE, X, roi
-from support import NAN, OUTER, assert_refuses
+from support import CONVENTIONS, NAN, OUTER, assert_refuses
 
 import spp_ext
+
+pytestmark = pytest.mark.cpu_only  # calls the CPU's ops themselves
 
 ops = torch.ops.spp_ext
 ARGMAX = torch.zeros(2, 3, dtype=torch.int32)
 GRAD = torch.zeros(2, 3)
 SIZE = [2, 3, 4, 5]
+CONVENTION = f"expected convention from 0 to {len(CONVENTIONS)}, got"  # the last is ops.roi_pool's own
 LEVEL_BINS = "expected level_bins of at least 1 that sum to less than 2^31"
 INPUT_SIZE = "expected input_size with N, C >= 0 and H, W >= 1 and H * W < 2^31"
 
@@ -40,8 +43,8 @@ def test_the_pooling_ops_check_their_input(input, message):
         (torch.zeros(0, 4), 1.0, OUTER, ValueError, f"{ROWS} [0, 4]"),
         (ROIS, 0.0, OUTER, ValueError, f"{SCALE} 0.000000"),
         (ROIS, NAN, OUTER, ValueError, f"{SCALE} nan"),
-        (ROIS, 1.0, -1, ValueError, "expected convention from 0 to 3, got -1"),
-        (ROIS, 1.0, 4, ValueError, "expected convention from 0 to 3, got 4"),
+        (ROIS, 1.0, -1, ValueError, f"{CONVENTION} -1"),
+        (ROIS, 1.0, len(CONVENTIONS) + 1, ValueError, f"{CONVENTION} {len(CONVENTIONS) + 1}"),
         (roi(0, 0, 0, 1, NAN), 1.0, OUTER, ValueError, "expected finite boxes, got y2 = nan in row 0"),
         (
             roi(5, 0, 0, 1, 1),

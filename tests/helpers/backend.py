@@ -14,23 +14,7 @@ from torch.utils._pytree import tree_map_only
 ROOT = Path(__file__).parents[2]
 BACKENDS = ["cpu", "simt", "cuda"]
 
-OPS = [
-    "spatial_pyramid_pool",
-    "spatial_pyramid_pool_with_argmax",
-    "roi_spatial_pyramid_pool",
-    "roi_spatial_pyramid_pool_with_argmax",
-    "roi_spatial_pyramid_pool_of_maps",
-    "roi_spatial_pyramid_pool_of_maps_with_argmax",
-    "multi_kernel_max_pool2d",
-    "multi_kernel_max_pool2d_with_argmax",
-    "gather",
-    "scatter",
-    "gather_of_maps",
-    "scatter_of_maps",
-]
-
-
-# What torch is told about the emulated ops, for as long as the process lives.
+# Registrations of the emulated ops with the dispatcher; they last as long as this object.
 _SIMT = torch.library.Library("spp_ext_simt", "FRAGMENT")
 
 
@@ -60,18 +44,19 @@ def use(backend):
     """Puts the kernels of ``backend`` under the public API, for the rest of the process."""
     if backend == "cpu":
         return
-    from spp_ext._torch import library as _library
-    from spp_ext._torch import registration as _registrations
+    from spp_ext._torch.kernels import kernels
+    from spp_ext._torch.op_table import NAMES
+    from spp_ext._torch.registration import register_map_by_map
 
     if backend == "simt":
         load_simt()
-        _registrations.register_map_by_map(_SIMT)
-    for name in OPS:
+        register_map_by_map(_SIMT)
+    for name in NAMES:
         if backend == "simt":
             op = getattr(load_simt(), name).default
         else:
-            op = _through_cuda(getattr(_library.ops, name))
-        setattr(_library.ops, name, _validating(op) if name.startswith("roi") else op)
+            op = _through_cuda(getattr(kernels, name))
+        setattr(kernels, name, _validating(op) if name.startswith("roi") else op)
 
 
 def _validating(op):

@@ -75,13 +75,14 @@ def regions(mesh):
                     if isinstance(boxes, DTensor) and boxes.placements == (Shard(0),) and name == "all" and count > 1:
                         assert grad.placements == (Partial(),), grad.placements
 
-    try:
-        plain, sharded = torch.zeros(2, 6, 7, 5), distribute_tensor(torch.zeros(2, 6, 7, 5), mesh, [Shard(0)])
-        spp_ext.roi_spatial_pyramid_pool([plain, sharded], torch.zeros(1, 5), map_indices=torch.zeros(1).long())
-    except NotImplementedError as error:
-        assert str(error).endswith("expected a DTensor to be the only map, got one of 2"), error
-    else:
-        raise AssertionError("a DTensor among several maps was expected to be refused")
+    plain, sharded = torch.zeros(2, 6, 7, 5), distribute_tensor(torch.zeros(2, 6, 7, 5), mesh, [Shard(0)])
+    for maps in ([plain, sharded], [sharded]):
+        try:
+            spp_ext.roi_spatial_pyramid_pool(maps, torch.zeros(1, 5), map_indices=torch.zeros(1).long())
+        except NotImplementedError as error:
+            assert str(error).endswith(f"expected a DTensor to be the only map, got one of {len(maps)}"), error
+        else:
+            raise AssertionError("a DTensor among several maps was expected to be refused")
 
 
 def kernels(mesh):

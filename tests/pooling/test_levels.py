@@ -12,7 +12,8 @@ from support import OUTER, assert_refuses, assert_same, integers, make_map, rand
 
 import spp_ext
 from spp_ext import Bins, _core, reference
-from spp_ext.levels import Grid, encode_levels, parse_levels, pyramid
+from spp_ext._requests import request_of_maps
+from spp_ext.levels import Grid, decode_levels, encode_levels, parse_levels, pyramid
 
 HALVES = Bins([(0, 0, 1, 2), (1, 0, 2, 2)], 2)
 CENTRE = Bins([(1, 1, 3, 3)], 4)
@@ -95,18 +96,18 @@ SEQUENCE = "spp_ext.test: expected levels, a sequence of ints, (rows, cols) pair
 )
 def test_levels_that_are_none_are_refused(levels, error, message):
     assert_refuses(error, message, lambda: parse_levels("spp_ext.test", levels))
-    # pyramid() remembers what it parsed; it must remember errors no less.
+    # request_of_maps() remembers what it parsed; errors must come back no less.
     for _ in range(2):
-        assert_refuses(error, message, lambda: pyramid("spp_ext.test", levels))
+        assert_refuses(error, message, lambda: request_of_maps("spp_ext.test", levels))
 
 
 def test_an_equal_number_of_another_type_is_still_refused():
-    assert pyramid("spp_ext.test", (1, 2)) == pyramid("spp_ext.test", (1, 2))
+    assert request_of_maps("spp_ext.test", (1, 2)) is request_of_maps("spp_ext.test", (1, 2))
     for impostor in (True, 1.0):
         with pytest.raises(TypeError):
-            pyramid("spp_ext.test", (impostor, 2))
+            request_of_maps("spp_ext.test", (impostor, 2))
         with pytest.raises(TypeError):
-            pyramid("spp_ext.test", ((1, impostor), 2))
+            request_of_maps("spp_ext.test", ((1, impostor), 2))
 
 
 def test_a_level_that_changes_is_read_anew():
@@ -177,6 +178,12 @@ def test_encoding():
     assert pyramid("spp_ext.test", (3, CENTRE)) == ([3, 3, -1, 4, 4, 1, 1, 3, 3], [9, 1])
 
 
+@pytest.mark.parametrize("levels", [(3,), (1, (2, 5), 1), (HALVES, 4), (CENTRE, HALVES, (1, 7))])
+def test_decoding_is_the_way_back(levels):
+    parsed = parse_levels("spp_ext.test", levels)
+    assert tuple(decode_levels("spp_ext.test", encode_levels(parsed))) == parsed
+
+
 TRUNCATED = "expected levels encoded as whole levels, got a truncated list"
 INSIDE = "expected bins with 0 <= top < bottom and 0 <= left < right inside their divisions"
 
@@ -214,6 +221,7 @@ def test_a_forged_encoding_is_refused(levels, message):
     with pytest.raises(ValueError) as caught:
         _core.plan(levels)
     assert str(caught.value) == message
+    assert_refuses(ValueError, f"spp_ext.test: {message}", lambda: decode_levels("spp_ext.test", levels))
     x, rois = torch.zeros(1, 1, 3, 3), torch.zeros(1, 5)
     ops = torch.ops.spp_ext
     for op in (ops.spatial_pyramid_pool, ops.spatial_pyramid_pool_with_argmax):

@@ -23,8 +23,9 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import spp_ext
 from spp_ext import Bins, reference
-from spp_ext._torch import functions as autograd
-from spp_ext._torch.library import ops
+from spp_ext._torch import functions
+from spp_ext._torch.kernels import kernels
+from spp_ext._torch.op_table import Rows
 
 ROI = "spp_ext.roi_spatial_pyramid_pool"
 LEVELS = (1, 2, (3, 2), Bins([(0, 0, 1, 2), (1, 1, 3, 2)], (3, 2)))
@@ -210,7 +211,7 @@ def test_every_element_is_written(deterministic, dtype):
     cells = sum(g.double().sum() for g in grads)
     assert cells == (indices >= 0).sum()
     argmax, level_bins = indices.int(), [1, 4, 6, 2]
-    gathered = autograd.gather(argmax, rois, map_indices, level_bins, *(x.detach() for x in maps))
+    gathered = functions.gather(argmax, Rows(rois, map_indices), level_bins, *(x.detach() for x in maps))
     assert_same(gathered, expected[0])
 
 
@@ -276,14 +277,14 @@ def test_gather_and_scatter_are_transposes(channels_last):
     maps = [x.requires_grad_() for x in distinct()]
     argmax = torch.randint(-1, 9, (6, 2 * 5), generator=generator(1), dtype=torch.int32)
     upstream = gaussian(argmax.shape, torch.float64).requires_grad_()
-    rows = (argmax, SMALL_ROIS, SMALL_MAP_INDICES, [1, 4])
+    rows = (argmax, Rows(SMALL_ROIS, SMALL_MAP_INDICES), [1, 4])
     shapes = [(x.shape, channels_last) for x in maps]
 
     def gather(*maps):
-        return autograd.gather(*rows, *maps)
+        return functions.gather(*rows, *maps)
 
     def scatter(upstream):
-        return autograd.scatter(upstream, *rows, shapes)
+        return functions.scatter(upstream, *rows, shapes)
 
     assert gradcheck(gather, maps, check_forward_ad=True)
     assert gradgradcheck(gather, maps, check_fwd_over_rev=True)
@@ -536,38 +537,38 @@ ARGMAX, GRAD = torch.zeros(1, 3, dtype=torch.int32), torch.zeros(1, 3)
     ("call", "error", "message"),
     [
         (
-            lambda: ops.gather_of_maps([], ARGMAX, ROIS, FIRST, [1]),
+            lambda: kernels.gather_of_maps([], ARGMAX, ROIS, FIRST, [1]),
             ValueError,
             "spp_ext.gather_of_maps: expected at least one map in sources, got none",
         ),
         (
-            lambda: ops.gather_of_maps([X, Y[:1]], ARGMAX, ROIS, FIRST, [1]),
+            lambda: kernels.gather_of_maps([X, Y[:1]], ARGMAX, ROIS, FIRST, [1]),
             ValueError,
             "spp_ext.gather_of_maps: expected maps of one batch size and number of channels, got sources[0] of shape "
             "[2, 3, 4, 5] and sources[1] of shape [1, 3, 6, 7]",
         ),
         (
-            lambda: ops.gather_of_maps([X, Y], ARGMAX, ROIS, FIRST.int(), [1]),
+            lambda: kernels.gather_of_maps([X, Y], ARGMAX, ROIS, FIRST.int(), [1]),
             ValueError,
             "spp_ext.gather_of_maps: expected map_indices of dtype int64, got Int",
         ),
         (
-            lambda: ops.scatter_of_maps(GRAD, ARGMAX, ROIS, FIRST, [1], SIZES_OF, [False]),
+            lambda: kernels.scatter_of_maps(GRAD, ARGMAX, ROIS, FIRST, [1], SIZES_OF, [False]),
             ValueError,
             "spp_ext.scatter_of_maps: expected input_sizes of 4 numbers, N, C, H and W, for each of at least one map",
         ),
         (
-            lambda: ops.scatter_of_maps(GRAD, ARGMAX, ROIS, FIRST, [1], [], []),
+            lambda: kernels.scatter_of_maps(GRAD, ARGMAX, ROIS, FIRST, [1], [], []),
             ValueError,
             "spp_ext.scatter_of_maps: expected input_sizes of 4 numbers, N, C, H and W, for each of at least one map",
         ),
         (
-            lambda: ops.scatter_of_maps(GRAD, ARGMAX, ROIS, FIRST, [1], [*X.shape, 1, 3, 2, 2], [False] * 2),
+            lambda: kernels.scatter_of_maps(GRAD, ARGMAX, ROIS, FIRST, [1], [*X.shape, 1, 3, 2, 2], [False] * 2),
             ValueError,
             "spp_ext.scatter_of_maps: expected input_sizes with one N and one C",
         ),
         (
-            lambda: ops.scatter_of_maps(GRAD, ARGMAX, ROIS, FIRST[:0], [1], SIZES_OF, [False] * 2),
+            lambda: kernels.scatter_of_maps(GRAD, ARGMAX, ROIS, FIRST[:0], [1], SIZES_OF, [False] * 2),
             ValueError,
             "spp_ext.scatter_of_maps: expected map_indices of shape [1], one for each of the boxes, got [0]",
         ),

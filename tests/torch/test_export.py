@@ -106,3 +106,19 @@ def test_a_package_compiled_ahead_of_time_runs_from_python(kind, tmp_path):
         arguments = inputs(model, images, height, width, count)
         with torch.no_grad():
             torch.testing.assert_close(run(*arguments), model(*arguments))
+
+
+class Chosen(Scales):
+    """Regions that a mask chooses: how many there are is known only when the program runs."""
+
+    def forward(self, x, rois, chosen):
+        maps, map_indices = [self.features(x), self.features(x[..., :-1])], torch.arange(rois.shape[0]) % 2
+        return self.head(self.pool(maps, rois[chosen], map_indices[chosen]))
+
+
+def test_a_number_of_regions_that_the_data_decides():
+    model, rois = Chosen(), random_rois(6, 2, 9, 11)
+    x, chosen = torch.randn(2, 3, 12, 14), torch.tensor([True, False, True, True, False, True])
+    program = torch.export.export(model, (x, rois, chosen), strict=False).module()
+    for mask in (chosen, ~chosen, torch.zeros(6, dtype=torch.bool)):
+        torch.testing.assert_close(program(x, rois, mask), model(x, rois, mask))

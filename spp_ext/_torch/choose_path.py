@@ -1,0 +1,67 @@
+"""The choice of path: a pooling is a kernel, an autograd Function or a registered op, depending on who calls.
+
+    torch.compile, torch.export       the registered op, which the graph keeps; `registration` gives it its derivatives
+    a torch.func transform, or        `functions.Pool`, which they can take apart
+    a forward-mode level
+    eager, a gradient is needed       `functions.EagerPool`, which is leaner
+    eager, no gradient                the values-only kernel: no argmax is computed
+
+A DTensor is prepared by `dtensor` first.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from spp_ext._torch.functions import EagerPool, Pool
+from spp_ext._torch.kernels import call_pooling, kernels
+from spp_ext._torch.op_table import NAMESPACE, Request, Rows
+from spp_ext._torch.private import forward_level, transforms_are_open
+
+# This function is on the way of every call, so what it asks is asked without a Python function where that is possible.
+_is_compiling, _is_exporting = torch.compiler.is_dynamo_compiling, torch.compiler.is_exporting
+_requires_grad = operator.attrgetter("requires_grad")
+
+
+def pool(
+    maps: tuple[Tensor, ...],  # each [N, C, H, W]; of one N, C and dtype
+    rows: tuple[Tensor | None, Tensor | None],  # the fields of Rows; making one takes time, and few calls need it
+    request: Request,
+    with_argmax: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Pools, differentiably in the maps; the argmax is None if neither the caller nor a derivative needs it."""
+    if (len(maps) > 1 or type(maps[0]) is not Tensor) and (rules := _sharding(maps)) is not None:
+        rows, requests = rules.prepare(maps, Rows(*rows), request)
+        if len(requests) > 1:
+            return _side_by_side([pool(maps, rows, one, with_argmax) for one in requests])
+    if _is_compiling() or _is_exporting():
+        return call_pooling(getattr(torch.ops, NAMESPACE), request, maps, rows, with_argmax)
+    if transforms_are_open() or forward_level() >= 0:
+        return Pool.apply(Rows(*rows), request, *maps)
+    if (maps[0].requires_grad or (len(maps) > 1 and True in map(_requires_grad, maps))) and torch.is_grad_enabled():
+        return EagerPool.apply(Rows(*rows), request, *maps)
+    return call_pooling(kernels, request, maps, rows, with_argmax)
+
+
+def _sharding(maps: Sequence[Tensor]) -> ModuleType | None:
+    """`spp_ext._torch.dtensor` if one of the maps is a DTensor.
+
+    Importing DTensor is slow; a map can be one only if its module is imported already.
+    """
+    module = sys.modules.get("torch.distributed.tensor")
+    if module is None or not any(isinstance(map, module.DTensor) for map in maps):
+        return None
+    from spp_ext._torch import dtensor
+
+    return dtensor
+
+
+def _side_by_side(parts: Sequence[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
+    outputs, argmaxes = zip(*parts, strict=True)
+    return torch.cat(outputs, 1), None if argmaxes[0] is None else torch.cat(argmaxes, 1)

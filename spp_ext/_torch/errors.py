@@ -1,0 +1,34 @@
+"""The exceptions of the kernels, as they are documented.
+
+The kernels throw standard C++ exceptions whose text is one sentence, `spp_ext.<op>: expected ..., got ...`. Up to
+torch 2.14 they arrive as ValueError and IndexError. Since torch 2.15 all but IndexError arrive as RuntimeError, some
+with lines of torch's own behind the sentence; and a library on the stable ABI can never throw torch.OutOfMemoryError.
+So types are restored here, by the sentence, and nowhere else.
+
+One way leads past this: a registered op that is called directly, or from a compiled program, in inference mode, where
+the dispatcher skips our Python. There torch's type stays, with the same sentence.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+# What csrc/torch/tensors.h writes: `fail` for arguments that do not fit, `fail_to_allocate` for memory.
+_SENTENCE = re.compile(r"spp_ext\.\w+: (expected|could not allocate) [^\n]*")
+
+
+def as_documented(error: RuntimeError) -> Exception:
+    """The exception that is documented in place of ``error``; ``error`` itself if it is not one of the kernels'."""
+    sentence = _SENTENCE.match(str(error)) if type(error) is RuntimeError else None
+    if sentence is None:
+        return error
+    kind = ValueError if sentence[1] == "expected" else torch.OutOfMemoryError
+    return kind(sentence[0])
+
+
+def spoken_by(error: Exception, op: str, name: str) -> Exception:
+    """``error`` of the op called ``op`` in the name of the public op that the user called; others are left alone."""
+    text = str(error)
+    return type(error)(text.replace(f"spp_ext.{op}:", f"{name}:", 1)) if text.startswith(f"spp_ext.{op}:") else error

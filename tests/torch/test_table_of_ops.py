@@ -1,0 +1,59 @@
+"""The two tables of ops, in C++ and in Python, hold the same ops, and every list that follows from them is complete."""
+
+import pytest
+import torch
+from support import CONVENTIONS
+
+import spp_ext
+from spp_ext import _boxes, _core
+from spp_ext._torch import op_table as ops
+from spp_ext._torch.kernels import kernels
+
+REGISTERED = {
+    name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if name.startswith(f"{ops.NAMESPACE}::")
+}
+
+
+def test_the_python_table_holds_the_registered_ops():
+    assert sorted({*ops.NAMES, "cpu_instruction_set"}) == sorted(REGISTERED)
+
+
+@pytest.mark.parametrize("name", ops.NAMES)
+def test_every_op_has_a_kernel_a_fake_and_derivatives(name):
+    assert callable(getattr(kernels, name))
+    full = f"{ops.NAMESPACE}::{name}"
+    for key in ("CPU", "Autograd", "FuncTorchDynamicLayerFrontMode"):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(full, key), key
+    assert torch._library.simple_registry.singleton.find(full).fake_impl.kernel is not None
+
+
+@pytest.mark.parametrize("op", ops.POOLINGS, ids=lambda op: op.name)
+def test_what_the_table_says_of_an_op_is_what_its_schema_says(op):
+    for name, results in ((op.name, 1), (op.with_argmax, 2)):
+        schema = getattr(torch.ops.spp_ext, name).default._schema
+        assert len(schema.returns) == results
+        kinds = [str(argument.type) for argument in schema.arguments]
+        tensors = ["List[Tensor]" if op.of_maps else "Tensor", *["Tensor"] * (op.of_regions + op.of_maps)]
+        assert kinds[: len(tensors)] == tensors
+        assert not any("Tensor" in kind for kind in kinds[len(tensors) :])
+
+
+@pytest.mark.parametrize("op", ops.LINEAR, ids=lambda op: op.name)
+def test_what_the_table_says_of_gather_and_scatter_is_what_their_schemas_say(op):
+    schema = getattr(torch.ops.spp_ext, op.name).default._schema
+    first, *_ = (str(argument.type) for argument in schema.arguments)
+    assert first == ("List[Tensor]" if op.of_maps and op.is_gather else "Tensor")
+    assert ("map_indices" in {argument.name for argument in schema.arguments}) == op.of_maps
+    assert op.is_gather == (schema.arguments[-1].name == "level_bins")
+
+
+def test_conventions_have_the_numbers_of_the_kernels():
+    assert list(_boxes.CONVENTIONS) == _core.conventions() == CONVENTIONS
+    assert list(_boxes.CONVENTIONS.values()) == list(range(_boxes.TORCHVISION))
+    assert list(spp_ext.reference.CONVENTIONS) == CONVENTIONS
+
+
+def test_every_convention_has_a_picture():
+    from spp_ext.cli import picture
+
+    assert list(picture.CONVENTIONS) == CONVENTIONS
