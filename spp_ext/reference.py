@@ -1,9 +1,10 @@
 """The executable specification: spatial pyramid max pooling in plain Python and NumPy, slow, made to be read.
 
-Every fast path is tested against this module, which shares no code with the kernels. It follows Appendix A of
-He, Zhang, Ren, Sun, "Spatial Pyramid Pooling in Deep Convolutional Networks for Visual Recognition" (2014,
-arXiv:1406.4729) and the rules in the README. Read from top to bottom: where a bin begins and ends, where a
-region lies on the map, which cell of a bin wins, how the outputs are laid out, and the gradient.
+Every public op has a function of its name here, and every fast path is tested against this module, which shares no
+code with the kernels. It follows Appendix A of He, Zhang, Ren, Sun, "Spatial Pyramid Pooling in Deep Convolutional
+Networks for Visual Recognition" (2014, arXiv:1406.4729) and the rules in the README. Read from top to bottom: where a
+bin begins and ends, where a region lies on the map, which cell of a bin wins, how the outputs are laid out, and the
+gradient.
 
 Letters: N images, C channels, H rows, W columns of the feature map; K regions; B bins over all levels. A
 *window* is a half-open rectangle of cells ``[y0, y1) x [x0, x1)``. An *argmax* is ``row * W + column`` in its
@@ -13,17 +14,21 @@ plane, or -1 for an empty bin.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from typing import TypeAlias
+from functools import partial
+from typing import Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
 import torch
 
-from spp_ext.levels import Bins, Level, ParsedLevel, parse_levels
+from spp_ext._boxes import Convention
+from spp_ext.levels import Bins, Grid, Level, ParsedLevel, parse_levels
 
 Array: TypeAlias = torch.Tensor | np.ndarray
+ArrayT = TypeVar("ArrayT", torch.Tensor, np.ndarray)  # what comes back is of the kind that was given
 Rectangle: TypeAlias = tuple[int, int, int, int]
+BinSpan: TypeAlias = Callable[[int, int, int, int], tuple[int, int]]
 
 # Scaled coordinates saturate here before they become integers: far outside any map, and exact in float32.
 COORDINATE_LIMIT = 2.0**40
@@ -41,6 +46,18 @@ def bin_span(begin: int, end: int, divisions: int, length: int) -> tuple[int, in
     lo = begin * length // divisions
     hi = -(-end * length // divisions)  # a ceiling, because // is a floor
     return lo, hi
+
+
+def torchvision_bin_span(
+    begin: int, end: int, divisions: int, length: int, dtype: type[np.floating]
+) -> tuple[int, int]:
+    """The same cells as ``torchvision.ops.roi_pool`` finds them: multiples of a quotient rounded to ``dtype``.
+
+    Every operand and every result is rounded to ``dtype``, np.float32 or np.float64, before the floor and the ceiling.
+    So an edge may be one cell off: in float32 the last of 7 bins of 57 cells ends at 58.
+    """
+    size = dtype(length) / dtype(divisions)
+    return math.floor(dtype(begin) * size), math.ceil(dtype(end) * size)
 
 
 def level_rectangles(level: ParsedLevel) -> tuple[list[Rectangle], tuple[int, int]]:
@@ -105,13 +122,17 @@ def outer_span(first: Fraction, last: Fraction, extent: int) -> tuple[int, int]:
     return begin, begin + max(math.ceil(last) - begin, 1)
 
 
-CONVENTIONS = {"roi_pool": roi_pool_span, "spp_net": spp_net_span, "outer": outer_span}
+CONVENTIONS: dict[Convention, Callable[..., tuple[int, int]]] = {
+    "roi_pool": roi_pool_span,
+    "spp_net": spp_net_span,
+    "outer": outer_span,
+}
 
 
 def roi_window(
     box: Sequence[float],  # x1, y1, x2, y2 in image pixels
     spatial_scale: float,  # feature cells per image pixel, 1/16 for a network of stride 16
-    convention: str,  # a key of CONVENTIONS
+    convention: Convention,
     height: int,
     width: int,
     dtype: type[np.floating],  # coordinates are scaled in np.float32 or np.float64
@@ -135,7 +156,7 @@ def split_boxes(op: str, boxes: Array | Sequence[Array], images: int) -> tuple[l
         ValueError: a row holds a NaN or an infinity.
         IndexError: a batch index lies outside ``[0, images)``. Both name the row, counted over all boxes.
     """
-    if isinstance(boxes, (list, tuple)):
+    if isinstance(boxes, Sequence):
         parts = [np.insert(_boxes(op, part, 4), 0, image, axis=1) for image, part in enumerate(boxes)]
         rois = np.concatenate([np.zeros([0, 5], np.float32), *parts])  # [K, 5]
     else:
@@ -161,6 +182,7 @@ def pool_window(
     x1: int,
     rectangles: Sequence[Rectangle],  # of one level, with its
     divisions: tuple[int, int],
+    span: BinSpan = bin_span,  # how a bin's edges are computed
 ) -> tuple[np.ndarray, np.ndarray]:
     """Max-pools a window of one plane into the bins of one level: values ``[bins]`` and argmax ``[bins]``.
 
@@ -173,8 +195,8 @@ def pool_window(
     values = np.zeros(len(rectangles), plane.dtype)
     argmax = np.full(len(rectangles), -1, np.int64)
     for b, (top, left, bottom, right) in enumerate(rectangles):
-        row_lo, row_hi = bin_span(top, bottom, divisions[0], y1 - y0)
-        col_lo, col_hi = bin_span(left, right, divisions[1], x1 - x0)
+        row_lo, row_hi = span(top, bottom, divisions[0], y1 - y0)
+        col_lo, col_hi = span(left, right, divisions[1], x1 - x0)
         best = None
         for y in range(max(y0 + row_lo, 0), min(y0 + row_hi, height)):
             for x in range(max(x0 + col_lo, 0), min(x0 + col_hi, width)):
@@ -191,6 +213,7 @@ def pool_rows(
     images: Sequence[int],  # its image
     windows: Sequence[tuple[int, int, int, int]],  # and its window (y0, y1, x0, x1)
     levels: Sequence[ParsedLevel],
+    span: BinSpan = bin_span,  # how the edges of bins are computed
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pools one window per output row: values and argmax, both ``[rows, C * B]``.
 
@@ -205,14 +228,35 @@ def pool_rows(
             bins = level_rectangles(level)
             for channel in range(channels):
                 here = (row, slice(column, column + level.bins))
-                values[here], argmax[here] = pool_window(maps[m][image, channel], *window, *bins)
+                values[here], argmax[here] = pool_window(maps[m][image, channel], *window, *bins, span)
                 column += level.bins
     return values, argmax
 
 
+def pool_maps(
+    maps: np.ndarray,  # [N, C, H, W]
+    levels: Sequence[ParsedLevel],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pools whole maps, one window per image: values and argmax, both ``[N, C * B]``."""
+    images, _, height, width = maps.shape
+    return pool_rows([maps], [0] * images, range(images), [(0, height, 0, width)] * images, levels)
+
+
+@overload
 def spatial_pyramid_pool(
-    input: Array, levels: Sequence[Level] = (1, 2, 3, 6), *, return_indices: bool = False
-) -> Array | tuple[Array, Array]:
+    input: ArrayT, levels: Sequence[Level] = ..., *, return_indices: Literal[False] = ...
+) -> ArrayT: ...
+@overload
+def spatial_pyramid_pool(
+    input: ArrayT, levels: Sequence[Level] = ..., *, return_indices: Literal[True]
+) -> tuple[ArrayT, ArrayT]: ...
+@overload
+def spatial_pyramid_pool(
+    input: ArrayT, levels: Sequence[Level] = ..., *, return_indices: bool
+) -> ArrayT | tuple[ArrayT, ArrayT]: ...
+def spatial_pyramid_pool(
+    input: ArrayT, levels: Sequence[Level] = (1, 2, 3, 6), *, return_indices: bool = False
+) -> ArrayT | tuple[ArrayT, ArrayT]:
     """Pools whole maps: ``torch.cat([F.adaptive_max_pool2d(x, l).flatten(1) for l in levels], 1)``.
 
     Args:
@@ -224,25 +268,86 @@ def spatial_pyramid_pool(
         ``[N, C * B]`` or ``[C * B]``, of the input's kind and dtype; with the argmax (int64) if asked for.
     """
     op = "spp_ext.reference.spatial_pyramid_pool"
-    parsed = parse_levels(op, levels)
-    maps = _maps(op, "input", input if input.ndim != 3 else input[None])
-    images, _, height, width = maps.shape
-    values, argmax = pool_rows([maps], [0] * images, range(images), [(0, height, 0, width)] * images, parsed)
-    if input.ndim == 3:
-        values, argmax = values[0], argmax[0]
-    return (_like(values, input), _like(argmax, input)) if return_indices else _like(values, input)
+    pooled = pool_maps(_images(op, input), parse_levels(op, levels))
+    return _results(pooled, [*input.shape[:-3], pooled[0].shape[1]], input, return_indices)
 
 
+@overload
+def adaptive_max_pool2d(
+    input: ArrayT, output_size: int | Sequence[int | None], *, return_indices: Literal[False] = ...
+) -> ArrayT: ...
+@overload
+def adaptive_max_pool2d(
+    input: ArrayT, output_size: int | Sequence[int | None], *, return_indices: Literal[True]
+) -> tuple[ArrayT, ArrayT]: ...
+@overload
+def adaptive_max_pool2d(
+    input: ArrayT, output_size: int | Sequence[int | None], *, return_indices: bool
+) -> ArrayT | tuple[ArrayT, ArrayT]: ...
+def adaptive_max_pool2d(
+    input: ArrayT, output_size: int | Sequence[int | None], *, return_indices: bool = False
+) -> ArrayT | tuple[ArrayT, ArrayT]:
+    """Pools whole maps into one grid: `torch.nn.functional.adaptive_max_pool2d`.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``, a torch tensor or a NumPy array of floats.
+        output_size: ``n`` for n x n bins, or ``(rows, cols)``, where None keeps the input's size. As in torch it may
+            be 0.
+        return_indices: whether to return the argmax too.
+
+    Returns:
+        ``[N, C, rows, cols]`` or ``[C, rows, cols]``, of the input's kind and dtype; with the argmax (int64) if asked
+        for.
+    """
+    op = "spp_ext.reference.adaptive_max_pool2d"
+    maps = _images(op, input)
+    level = _grid(op, output_size, 0, maps.shape[2:])
+    return _results(pool_maps(maps, [level]), [*input.shape[:-2], level.rows, level.cols], input, return_indices)
+
+
+@overload
 def roi_spatial_pyramid_pool(
-    input: Array | Sequence[Array],
+    input: ArrayT | Sequence[ArrayT],
+    boxes: Array | Sequence[Array],
+    levels: Sequence[Level] = ...,
+    spatial_scale: float | Sequence[float] = ...,
+    *,
+    convention: Convention = ...,
+    return_indices: Literal[False] = ...,
+    map_indices: Sequence[int] | Array | Sequence[Array] | None = ...,
+) -> ArrayT: ...
+@overload
+def roi_spatial_pyramid_pool(
+    input: ArrayT | Sequence[ArrayT],
+    boxes: Array | Sequence[Array],
+    levels: Sequence[Level] = ...,
+    spatial_scale: float | Sequence[float] = ...,
+    *,
+    convention: Convention = ...,
+    return_indices: Literal[True],
+    map_indices: Sequence[int] | Array | Sequence[Array] | None = ...,
+) -> tuple[ArrayT, ArrayT]: ...
+@overload
+def roi_spatial_pyramid_pool(
+    input: ArrayT | Sequence[ArrayT],
+    boxes: Array | Sequence[Array],
+    levels: Sequence[Level] = ...,
+    spatial_scale: float | Sequence[float] = ...,
+    *,
+    convention: Convention = ...,
+    return_indices: bool,
+    map_indices: Sequence[int] | Array | Sequence[Array] | None = ...,
+) -> ArrayT | tuple[ArrayT, ArrayT]: ...
+def roi_spatial_pyramid_pool(
+    input: ArrayT | Sequence[ArrayT],
     boxes: Array | Sequence[Array],
     levels: Sequence[Level] = (1, 2, 3, 6),
     spatial_scale: float | Sequence[float] = 1.0,
     *,
-    convention: str = "roi_pool",
+    convention: Convention = "roi_pool",
     return_indices: bool = False,
-    map_indices: Sequence[int] | Array | None = None,
-) -> Array | tuple[Array, Array]:
+    map_indices: Sequence[int] | Array | Sequence[Array] | None = None,
+) -> ArrayT | tuple[ArrayT, ArrayT]:
     """Pools regions: the window of each box is divided into the bins of every level.
 
     Args:
@@ -252,15 +357,18 @@ def roi_spatial_pyramid_pool(
         spatial_scale: feature cells per image pixel; one number, or one for each of the maps.
         convention: how a box becomes a window: ``"roi_pool"``, ``"spp_net"`` or ``"outer"``.
         return_indices: whether to return the argmax too.
-        map_indices: with several maps, the one each region lies on. Their gradients are those that `scatter` gives of
-            the rows of each.
+        map_indices: with several maps, the one each region lies on: ``[K]``, or a list of ``[L]`` as boxes are. Their
+            gradients are those that `scatter` gives of the rows of each.
 
     Returns:
         ``[K, C * B]``, of the input's kind and dtype; with the argmax (int64) if asked for.
     """
     op = "spp_ext.reference.roi_spatial_pyramid_pool"
     parsed = parse_levels(op, levels)
-    inputs = input if map_indices is not None else [input]
+    inputs = input if isinstance(input, Sequence) else [input]
+    if isinstance(input, Sequence) != (map_indices is not None):
+        got = "none" if map_indices is None else "them with one map"
+        raise ValueError(f"{op}: expected map_indices with a sequence of maps, and only then, got {got}")
     maps = [_maps(op, "input", x) for x in inputs]
     if len({(x.shape[:2], x.dtype) for x in maps}) > 1:
         raise ValueError(f"{op}: expected maps of one N, C and dtype, got shapes {[list(x.shape) for x in maps]}")
@@ -268,19 +376,82 @@ def roi_spatial_pyramid_pool(
         raise ValueError(f"{op}: expected a convention of {list(CONVENTIONS)}, got {convention!r}")
     batch_index, coordinates = split_boxes(op, boxes, maps[0].shape[0])
     dtype = coordinates.dtype.type
-    scales = spatial_scale if isinstance(spatial_scale, (list, tuple)) else [spatial_scale] * len(maps)
-    with np.errstate(over="ignore"):
-        for scale in scales:
-            if not np.isfinite(dtype(scale)):
-                raise ValueError(f"{op}: expected a finite spatial_scale, got {scale} ({dtype.__name__})")
-    map_of_row = [0] * len(batch_index) if map_indices is None else [int(m) for m in map_indices]
+    scales = spatial_scale if isinstance(spatial_scale, Sequence) else [spatial_scale] * len(maps)
+    for scale in scales:
+        _check_scale(op, scale, dtype)
+    map_of_row = [0] * len(batch_index)
+    if map_indices is not None:
+        map_of_row = [int(m) for part in map_indices for m in np.atleast_1d(_to_numpy(part))]
     windows = []
     for row, (m, box) in enumerate(zip(map_of_row, coordinates, strict=True)):
         if not 0 <= m < len(maps):
             raise IndexError(f"{op}: expected a map index in [0, {len(maps)}), got {m} in row {row}")
-        windows.append(roi_window(box, scales[m], convention, *maps[m].shape[2:], dtype))
-    values, argmax = pool_rows(maps, map_of_row, batch_index, windows, parsed)
-    return (_like(values, inputs[0]), _like(argmax, inputs[0])) if return_indices else _like(values, inputs[0])
+        height, width = maps[m].shape[2:]
+        windows.append(roi_window(box, scales[m], convention, height, width, dtype))
+    pooled = pool_rows(maps, map_of_row, batch_index, windows, parsed)
+    return _results(pooled, pooled[0].shape, inputs[0], return_indices)
+
+
+@overload
+def roi_pool(
+    input: ArrayT,
+    boxes: Array | Sequence[Array],
+    output_size: int | Sequence[int],
+    spatial_scale: float = ...,
+    *,
+    return_indices: Literal[False] = ...,
+) -> ArrayT: ...
+@overload
+def roi_pool(
+    input: ArrayT,
+    boxes: Array | Sequence[Array],
+    output_size: int | Sequence[int],
+    spatial_scale: float = ...,
+    *,
+    return_indices: Literal[True],
+) -> tuple[ArrayT, ArrayT]: ...
+@overload
+def roi_pool(
+    input: ArrayT,
+    boxes: Array | Sequence[Array],
+    output_size: int | Sequence[int],
+    spatial_scale: float = ...,
+    *,
+    return_indices: bool,
+) -> ArrayT | tuple[ArrayT, ArrayT]: ...
+def roi_pool(
+    input: ArrayT,
+    boxes: Array | Sequence[Array],
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    *,
+    return_indices: bool = False,
+) -> ArrayT | tuple[ArrayT, ArrayT]:
+    """Pools regions into one grid: `torchvision.ops.roi_pool`, but NaN and -inf are values as everywhere here.
+
+    Windows are those of the convention ``"roi_pool"``; they are divided by `torchvision_bin_span`, in float32, or
+    float64 if the boxes are float64.
+
+    Args:
+        input: ``[N, C, H, W]``, a torch tensor or a NumPy array of floats.
+        boxes: ``[K, 5]`` rows of (batch_index, x1, y1, x2, y2) in image pixels, or a list of ``[L, 4]``.
+        output_size: ``n`` for n x n bins, or ``(rows, cols)``.
+        spatial_scale: feature cells per image pixel.
+        return_indices: whether to return the argmax too.
+
+    Returns:
+        ``[K, C, rows, cols]``, of the input's kind and dtype; with the argmax (int64) if asked for.
+    """
+    op = "spp_ext.reference.roi_pool"
+    maps, level = _maps(op, "input", input), _grid(op, output_size, 1)
+    batch_index, coordinates = split_boxes(op, boxes, maps.shape[0])
+    dtype = coordinates.dtype.type
+    _check_scale(op, spatial_scale, dtype)
+    height, width = maps.shape[2:]
+    windows = [roi_window(box, spatial_scale, "roi_pool", height, width, dtype) for box in coordinates]
+    span = partial(torchvision_bin_span, dtype=dtype)
+    pooled = pool_rows([maps], [0] * len(windows), batch_index, windows, [level], span)
+    return _results(pooled, [len(windows), maps.shape[1], level.rows, level.cols], input, return_indices)
 
 
 # ---- YOLO's blocks: a pool around every cell ----
@@ -308,9 +479,21 @@ def pool_around_cells(plane: np.ndarray, size: int) -> tuple[np.ndarray, np.ndar
     return values, argmax
 
 
+@overload
 def multi_kernel_max_pool2d(
-    input: Array, kernel_sizes: Sequence[int] = (5, 9, 13), *, cascade: bool = False, return_indices: bool = False
-) -> Array | tuple[Array, Array]:
+    input: ArrayT, kernel_sizes: Sequence[int] = ..., *, cascade: bool = ..., return_indices: Literal[False] = ...
+) -> ArrayT: ...
+@overload
+def multi_kernel_max_pool2d(
+    input: ArrayT, kernel_sizes: Sequence[int] = ..., *, cascade: bool = ..., return_indices: Literal[True]
+) -> tuple[ArrayT, ArrayT]: ...
+@overload
+def multi_kernel_max_pool2d(
+    input: ArrayT, kernel_sizes: Sequence[int] = ..., *, cascade: bool = ..., return_indices: bool
+) -> ArrayT | tuple[ArrayT, ArrayT]: ...
+def multi_kernel_max_pool2d(
+    input: ArrayT, kernel_sizes: Sequence[int] = (5, 9, 13), *, cascade: bool = False, return_indices: bool = False
+) -> ArrayT | tuple[ArrayT, ArrayT]:
     """A map, then its stride-1 max pools of several sizes: the pooling of YOLO's SPP, or in cascade SPPF.
 
     Args:
@@ -325,7 +508,7 @@ def multi_kernel_max_pool2d(
         sizes, of the input's kind and dtype; with the argmax (int64) if asked for.
     """
     op = "spp_ext.reference.multi_kernel_max_pool2d"
-    maps = _maps(op, "input", input if input.ndim != 3 else input[None])
+    maps = _images(op, input)
     if any(size < 1 or size % 2 == 0 for size in kernel_sizes) or (cascade and sorted(kernel_sizes) != [*kernel_sizes]):
         raise ValueError(f"{op}: expected kernel_sizes to be odd, and ascending in a cascade, got {kernel_sizes}")
     images, channels, height, width = maps.shape
@@ -342,11 +525,8 @@ def multi_kernel_max_pool2d(
                 else:
                     values[n, block, c], argmax[n, block, c] = pool_around_cells(maps[n, c], size)
                 before = size
-    shape = [images, (1 + len(kernel_sizes)) * channels, height, width]
-    values, argmax = values.reshape(shape), argmax.reshape(shape)
-    if input.ndim == 3:
-        values, argmax = values[0], argmax[0]
-    return (_like(values, input), _like(argmax, input)) if return_indices else _like(values, input)
+    shape = [*input.shape[:-3], (1 + len(kernel_sizes)) * channels, height, width]
+    return _results((values, argmax), shape, input, return_indices)
 
 
 # ---- gather, the derivative of pooling, and scatter, its transpose: the gradient ----
@@ -381,20 +561,22 @@ def chosen_cells(
 
 
 def scatter(
-    grad_output: Array,
+    grad_output: ArrayT,
     argmax: Array,
     levels: Sequence[Level],
     input_shape: Sequence[int],
     batch_index: Sequence[int] | Array | None = None,
-) -> Array:
-    """Adds the gradient of every output to the cell its value came from.
+) -> ArrayT:
+    """Adds the gradient of every output to the cell its value came from, whichever function above pooled it.
 
     Sums start at 0 and are made in float32 (float64 for float64), one term after another in the order of
     `chosen_cells`; each is rounded once, at the end, to the dtype of ``grad_output``.
 
     Args:
-        grad_output, argmax: ``[rows, C * B]``.
-        levels, input_shape: of the forward; ``(N, C, H, W)``.
+        grad_output, argmax: ``[rows, C * B]``, or what flattens to it, such as ``[rows, C, rows of bins, cols]``.
+        levels: of the forward. The output of `multi_kernel_max_pool2d` has ``1 + L`` levels ``(H, W)``, for there is a
+            bin around every cell.
+        input_shape: ``(N, C, H, W)``.
         batch_index: the image of each row; None when row r is image r.
 
     Returns:
@@ -402,8 +584,7 @@ def scatter(
     """
     op = "spp_ext.reference.scatter"
     parsed = parse_levels(op, levels)
-    cells = _to_numpy(argmax)
-    grad = _floats(op, "grad_output", grad_output)
+    cells, grad = _flat(_to_numpy(argmax)), _flat(_floats(op, "grad_output", grad_output))
     grad = grad.astype(np.promote_types(grad.dtype, np.float32))
     if grad.shape != cells.shape:
         raise ValueError(f"{op}: expected grad_output and argmax alike, got {grad.shape} and {cells.shape}")
@@ -416,8 +597,8 @@ def scatter(
 
 
 def gather(
-    source: Array, argmax: Array, levels: Sequence[Level], batch_index: Sequence[int] | Array | None = None
-) -> Array:
+    source: ArrayT, argmax: Array, levels: Sequence[Level], batch_index: Sequence[int] | Array | None = None
+) -> ArrayT:
     """Reads, for every output, the cell of ``source`` that its value came from; 0 for an empty bin.
 
     Args:
@@ -425,22 +606,21 @@ def gather(
         argmax, levels, batch_index: as in `scatter`, whose transpose this is.
 
     Returns:
-        ``[rows, C * B]``, of the kind and dtype of ``source``.
+        In the shape of ``argmax``, of the kind and dtype of ``source``.
     """
     op = "spp_ext.reference.gather"
     parsed = parse_levels(op, levels)
-    cells = _to_numpy(argmax)
-    planes = _maps(op, "source", source)
+    cells, planes = _flat(_to_numpy(argmax)), _maps(op, "source", source)
     out = np.zeros(cells.shape, planes.dtype)
     for row, column, image, channel, cell in chosen_cells(op, cells, parsed, planes.shape, batch_index):
         out[row, column] = planes[image, channel].flat[cell]
-    return _like(out, source)
+    return _like(out.reshape(argmax.shape), source)
 
 
 # ---- torch and NumPy ----
 
 
-def _to_numpy(x: Array) -> np.ndarray:
+def _to_numpy(x: Array | int) -> np.ndarray:
     """The same values as a NumPy array; bfloat16, which NumPy lacks, becomes float32."""
     if isinstance(x, torch.Tensor):
         return (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu().numpy()
@@ -461,6 +641,27 @@ def _maps(op: str, name: str, x: Array) -> np.ndarray:
     return maps
 
 
+def _images(op: str, x: Array) -> np.ndarray:
+    """``[N, C, H, W]``, of one image if ``x`` is ``[C, H, W]``."""
+    return _maps(op, "input", x[None] if x.ndim == 3 else x)
+
+
+def _grid(op: str, output_size: int | Sequence[int | None], least: int, kept: Sequence[int] = ()) -> Grid:
+    """``output_size`` as a level; where ``kept`` has the sizes that None stands for, None is allowed."""
+    given = list(output_size) if isinstance(output_size, Sequence) else [output_size, output_size]
+    given[: len(kept)] = [size if n is None else n for n, size in zip(given, kept, strict=False)]
+    sizes = [n for n in given if isinstance(n, (int, np.integer)) and n >= least]
+    if len(given) != 2 or len(sizes) != 2:
+        raise ValueError(f"{op}: expected output_size, an int or a pair, of at least {least}, got {output_size!r}")
+    return Grid(*sizes)
+
+
+def _check_scale(op: str, spatial_scale: float, dtype: type[np.floating]) -> None:
+    with np.errstate(over="ignore"):
+        if not np.isfinite(dtype(spatial_scale)):
+            raise ValueError(f"{op}: expected a finite spatial_scale, got {spatial_scale} ({dtype.__name__})")
+
+
 def _boxes(op: str, x: Array, columns: int) -> np.ndarray:
     boxes = _floats(op, "boxes", x)
     if boxes.ndim != 2 or boxes.shape[1] != columns:
@@ -468,9 +669,22 @@ def _boxes(op: str, x: Array, columns: int) -> np.ndarray:
     return boxes.astype(np.promote_types(boxes.dtype, np.float32))
 
 
-def _like(result: np.ndarray, x: Array) -> Array:
+def _like(result: np.ndarray, x: ArrayT) -> ArrayT:
     """The result as a tensor or an array, as ``x`` is; floats take its dtype, indices stay int64."""
     if isinstance(x, torch.Tensor):
         return torch.from_numpy(result).to(x.device, torch.int64 if result.dtype == np.int64 else x.dtype)
     with np.errstate(over="ignore"):
         return result if result.dtype == np.int64 else result.astype(x.dtype)
+
+
+def _results(
+    pooled: tuple[np.ndarray, np.ndarray], shape: Sequence[int], x: ArrayT, return_indices: bool
+) -> ArrayT | tuple[ArrayT, ArrayT]:
+    """Values and argmax in ``shape``, each as `_like` makes it; the values alone unless both are asked for."""
+    values, argmax = (_like(result.reshape(shape), x) for result in pooled)
+    return (values, argmax) if return_indices else values
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    """``[rows, ...]`` as ``[rows, C * B]``."""
+    return x.reshape(*x.shape[:1], math.prod(x.shape[1:]))

@@ -1,4 +1,4 @@
-"""``python -m spp_ext selftest``: random cases, compared with the pure-Python reference by equality.
+"""``python -m spp_ext selftest``: random cases of every op, compared with the pure-Python reference by equality.
 
 Case ``i`` of seed ``s`` is drawn from ``(s, i)`` alone, so ``--seed 0 --case 137`` in a bug report is enough
 to see the same tensors again.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import faulthandler
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,50 +26,192 @@ LAYOUTS = ("contiguous", "channels_last", "strided", "offset", "transposed")
 VALUES = ("normal", "ties", "signed zeros", "nan", "-inf", "all -inf", "inf and nan", "huge")
 # Around the widths of vector registers, where remainders begin.
 CHANNELS = (1, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33)
-# Of a whole input. The reference visits every cell of every bin in Python; this keeps a case at milliseconds.
+# Of the maps of a case. The reference visits every cell of every bin in Python; this keeps a case at milliseconds.
 MAX_CELLS = 16000
 REPORTED = 5
 
 
-@dataclass
+# ---- a case ------------------------------------------------------------------------------------------------
+
+
 class Case:
-    """One random call. ``boxes`` is None for whole-map pooling."""
+    """One random call of a public op. Each op is a subclass, which draws what the op takes beside its map."""
 
-    input: Tensor  # [N, C, H, W], or [C, H, W] for a whole map
-    levels: tuple[Any, ...]
-    boxes: Tensor | list[Tensor] | None  # [K, 5], or one [L, 4] per image
-    spatial_scale: float
-    convention: str
-    values: str
-    layout: str
-    grad_seed: int
+    module: ClassVar[ModuleType] = spp_ext  # where the op is public
+    op: ClassVar[str]  # its name there and in the reference
+    returns_indices: ClassVar[bool] = True
+    takes_one_image: ClassVar[bool] = False  # [C, H, W]
+    takes_no_channels: ClassVar[bool] = True
+    most_maps: ClassVar[int] = 1
+    max_cells: ClassVar[int] = MAX_CELLS
 
-    def pool(self, module: Any, input: Tensor, **options: Any) -> Any:
-        """Calls ``module``'s op, be it `spp_ext` or `spp_ext.reference`."""
-        if self.boxes is None:
-            return module.spatial_pyramid_pool(input, self.levels, **options)
-        return module.roi_spatial_pyramid_pool(
-            input, self.boxes, self.levels, self.spatial_scale, convention=self.convention, **options
-        )
+    def __init__(self, random: np.random.Generator) -> None:
+        images = 0 if random.random() < 0.03 else int(random.integers(1, 4))
+        channels = 0 if self.takes_no_channels and random.random() < 0.03 else int(random.choice(CHANNELS))
+        dtype = _any(random, DTYPES)
+        self.values = _any(random, VALUES) if random.random() < 0.8 else "normal"
+        # Several maps are alike in all this, but each has a size and a layout of its own.
+        count = int(random.integers(1, self.most_maps + 1)) if random.random() < 0.4 else 1
+        room = max(4, self.max_cells // count // max(images * channels, 1))  # cells a plane may have
+        self.layouts = [_any(random, LAYOUTS) for _ in range(count)]
+        self.inputs: list[Tensor] = []  # [N, C, H, W], or one [C, H, W]
+        for layout in self.layouts:
+            height = min(room, int(random.integers(1, 13 if random.random() < 0.7 else 65)))
+            width = min(room // height, int(random.integers(1, 13 if random.random() < 0.7 else 65)))
+            numbers = _numbers(random, (images, channels, height, width), self.values, dtype)
+            self.inputs.append(_laid_out(numbers, layout))
+        if self.takes_one_image and images == 1 and random.random() < 0.3:
+            self.inputs = [self.inputs[0][0]]
+        self.arguments = self.draw_arguments(random)  # the reference takes them by the same names
+        self.grad_seed = int(random.integers(2**31))
+
+    def draw_arguments(self, random: np.random.Generator) -> dict[str, Any]:
+        """The keyword arguments beside the map."""
+        raise NotImplementedError
+
+    def levels(self, output: Tensor) -> Sequence[Any]:
+        """The levels of an output, as `reference.scatter` takes them."""
+        return self.arguments.get("levels", [tuple(output.shape[2:])])
+
+    def pool(self, module: ModuleType, inputs: Sequence[Tensor], **options: Any) -> Any:
+        """Calls the op of ``module``: its own, or `spp_ext.reference`."""
+        input = list(inputs) if "map_indices" in self.arguments else inputs[0]
+        return getattr(module, self.op)(input, **self.arguments, **options)
+
+    def gradients(self, grad_output: Tensor, argmax: Tensor) -> list[Tensor]:
+        """The reference's gradient of each map."""
+        if self.inputs[0].dim() == 3:
+            grad_output, argmax = grad_output[None], argmax[None]
+        images, map_of_row = list(range(len(argmax))), torch.zeros(len(argmax), dtype=torch.int64)
+        if "boxes" in self.arguments:
+            images, _ = reference.split_boxes("selftest", self.arguments["boxes"], self.inputs[0].shape[0])
+        if "map_indices" in self.arguments:
+            indices = self.arguments["map_indices"]
+            map_of_row = torch.cat(indices) if isinstance(indices, list) else indices
+        levels = self.levels(argmax)
+        gradients = []
+        for m, input in enumerate(self.inputs):
+            rows = (map_of_row == m).nonzero().flatten()
+            shape = input.shape if input.dim() == 4 else (1, *input.shape)
+            here = [images[row] for row in rows]
+            gradient = reference.scatter(grad_output[rows], argmax[rows], levels, tuple(shape), here)
+            gradients.append(gradient.reshape(input.shape))
+        return gradients
 
     def describe(self) -> str:
         """The parameters, a few lines."""
-        op = "spatial_pyramid_pool" if self.boxes is None else "roi_spatial_pyramid_pool"
-        lines = [
-            f"op      spp_ext.{op}",
-            f"input   {list(self.input.shape)} {str(self.input.dtype)[6:]}, {self.layout}, "
-            f"strides {list(self.input.stride())}, values: {self.values}",
-            f"levels  {self.levels}",
-        ]
-        if self.boxes is not None:
-            lines.append(f"scale   {self.spatial_scale!r}, convention {self.convention!r}")
-            lists = self.boxes if isinstance(self.boxes, list) else [self.boxes]
-            shown = "; ".join(f"{list(boxes.shape)} {str(boxes.dtype)[6:]} {boxes.tolist()}" for boxes in lists)
-            lines.append(f"boxes   {shown}")
-        return "\n".join(lines)
+        lines = [("op", f"{self.module.__name__}.{self.op}")]
+        for input, layout in zip(self.inputs, self.layouts, strict=True):
+            strides = f"strides {list(input.stride())}"
+            what = f"{list(input.shape)} {str(input.dtype)[6:]}, {layout}, {strides}, values: {self.values}"
+            lines.append(("input", what))
+        lines += [(name, _shown(value)) for name, value in self.arguments.items()]
+        return "\n".join(f"{name:13} {what}" for name, what in lines)
 
 
-# ---- drawing a case ----------------------------------------------------------------------------------------
+class SpatialPyramidPool(Case):
+    """Whole maps."""
+
+    op = "spatial_pyramid_pool"
+    takes_one_image = True
+
+    def draw_arguments(self, random: np.random.Generator) -> dict[str, Any]:  # noqa: D102
+        return {"levels": _levels(random)}
+
+
+class AdaptiveMaxPool2d(Case):
+    """Whole maps in one grid."""
+
+    module: ClassVar[ModuleType] = spp_ext.ops
+    op = "adaptive_max_pool2d"
+    takes_one_image = True
+    takes_no_channels = False
+
+    def draw_arguments(self, random: np.random.Generator) -> dict[str, Any]:  # noqa: D102
+        n, rows, cols = (int(size) for size in random.integers(1, 10, 3))
+        return {"output_size": _any(random, [n, (rows, cols), [rows, cols], (None, cols), (rows, None)])}
+
+
+class RoISpatialPyramidPool(Case):
+    """Regions of one map or of several."""
+
+    op = "roi_spatial_pyramid_pool"
+    most_maps = 4
+
+    def draw_arguments(self, random: np.random.Generator) -> dict[str, Any]:  # noqa: D102
+        convention = _any(random, list(reference.CONVENTIONS))
+        arguments = {"levels": _levels(random), "convention": convention}
+        if len(self.inputs) == 1 and random.random() < 0.9:
+            scale = _scale(random)
+            return {**arguments, "boxes": _boxes(random, self.inputs, [scale])[0], "spatial_scale": scale}
+        scales = [_scale(random) for _ in self.inputs]
+        boxes, map_indices = _boxes(random, self.inputs, scales)
+        return {**arguments, "boxes": boxes, "spatial_scale": scales, "map_indices": map_indices}
+
+
+class RoIPool(Case):
+    """Regions in one grid, with torchvision's edges."""
+
+    module: ClassVar[ModuleType] = spp_ext.ops
+    op = "roi_pool"
+    returns_indices = False
+
+    def draw_arguments(self, random: np.random.Generator) -> dict[str, Any]:  # noqa: D102
+        scale = _scale(random)
+        # With 7, 11, 13 or 14 bins these edges are not the integer ones at some extents, of which the least is 7.
+        few, many = int(random.integers(1, 7)), _any(random, [7, 11, 13, 14])
+        output_size = _any(random, [few, 7, (1, many), [many, 1]])
+        return {
+            "boxes": _boxes(random, self.inputs, [scale])[0],
+            "output_size": output_size,
+            "spatial_scale": scale,
+        }
+
+
+class MultiKernelMaxPool2d(Case):
+    """The pools of YOLO's blocks, side by side or in cascade."""
+
+    module: ClassVar[ModuleType] = spp_ext.ops
+    op = "multi_kernel_max_pool2d"
+    returns_indices = False
+    takes_one_image = True
+    max_cells = 500  # every cell has a bin around it
+
+    def draw_arguments(self, random: np.random.Generator) -> dict[str, Any]:  # noqa: D102
+        sizes = [int(size) for size in random.choice([1, 3, 5, 7, 9, 13, 101], int(random.integers(1, 4)))]
+        cascade = bool(random.integers(2))
+        return {"kernel_sizes": sorted(sizes) if cascade else sizes, "cascade": cascade}
+
+    def levels(self, output: Tensor) -> Sequence[Any]:  # noqa: D102
+        return [tuple(output.shape[2:])] * (1 + len(self.arguments["kernel_sizes"]))
+
+
+# The ops, and how often each is drawn: the more it can be asked for, the more often.
+OPS: dict[type[Case], float] = {
+    SpatialPyramidPool: 0.25,
+    RoISpatialPyramidPool: 0.35,
+    RoIPool: 0.15,
+    AdaptiveMaxPool2d: 0.1,
+    MultiKernelMaxPool2d: 0.15,
+}
+
+
+def draw_case(seed: int, index: int) -> Case:
+    """The case with this number; it depends on nothing else."""
+    random = np.random.default_rng([seed, index])
+    op = list(OPS)[int(random.choice(len(OPS), p=list(OPS.values())))]
+    return op(random)
+
+
+# ---- drawing its parts -------------------------------------------------------------------------------------
+
+
+def _any(random: np.random.Generator, choices: Sequence[Any]) -> Any:
+    return choices[int(random.integers(len(choices)))]
+
+
+def _scale(random: np.random.Generator) -> float:
+    return _any(random, [1.0, 0.5, 1 / 16, 1 / 3, float(random.uniform(0.01, 2))])
 
 
 def _level(random: np.random.Generator) -> Any:
@@ -91,15 +233,6 @@ def _levels(random: np.random.Generator) -> tuple[Any, ...]:
     if random.random() < 0.25:  # nested grids, which the library merges from one another
         return [(1, 2, 3, 6), (1, 2, 4), (4, 2, 1), (6, 3, 2, 1, 6)][int(random.integers(4))]
     return tuple(_level(random) for _ in range(int(random.integers(1, 4))))
-
-
-def _shape(random: np.random.Generator) -> tuple[int, int, int, int]:
-    images = 0 if random.random() < 0.03 else int(random.integers(1, 4))
-    channels = 0 if random.random() < 0.03 else int(random.choice(CHANNELS))
-    room = max(4, MAX_CELLS // max(images * channels, 1))  # cells a plane may have
-    height = min(room, int(random.integers(1, 13 if random.random() < 0.7 else 65)))
-    width = min(room // height, int(random.integers(1, 13 if random.random() < 0.7 else 65)))
-    return images, channels, height, width
 
 
 def _numbers(random: np.random.Generator, shape: tuple[int, ...], values: str, dtype: torch.dtype) -> Tensor:
@@ -142,63 +275,58 @@ def _laid_out(contiguous: Tensor, layout: str) -> Tensor:
     return view
 
 
-def _coordinates(random: np.random.Generator, count: int, extent: int) -> np.ndarray:
-    """``[count, 2]`` ends of boxes along an axis of ``extent`` cells, in cells: ordinary to hostile."""
-    pairs = np.sort(random.uniform(-0.2, 1.2, (count, 2)) * extent, axis=1)
-    for pair in pairs:
-        kind = int(random.integers(12))
-        if kind == 0:  # ends on half cells, where the conventions differ most
-            pair[:] = np.floor(pair) + 0.5
-        elif kind == 1:
-            pair[:] = np.round(pair)
-        elif kind == 2:  # inverted
-            pair[:] = pair[::-1].copy()
-        elif kind == 3:  # a point
-            pair[1] = pair[0]
-        elif kind == 4:  # all of it outside
-            pair += random.choice([-3.0, 3.0]) * extent
-        elif kind == 5:  # much larger than the map
-            pair[:] = -random.uniform(1, 1000) * extent, random.uniform(1, 1000) * extent
-        elif kind == 6:  # beyond what an integer holds
-            pair[int(random.integers(2))] = random.choice([-1.0, 1.0]) * 10.0 ** random.uniform(8, 38)
-        elif kind == 7:  # beyond what the coordinates' type holds; clamped to its largest finite number
-            pair[int(random.integers(2))] = random.choice([-1.0, 1.0]) * 1e300
-        elif kind == 8:  # smaller than a cell
-            pair[1] = pair[0] + random.uniform(0, 0.9)
-    return pairs
+def _ends(random: np.random.Generator, extent: int) -> np.ndarray:
+    """The two ends of a box along an axis of ``extent`` cells, in cells: ordinary to hostile."""
+    pair = np.sort(random.uniform(-0.2, 1.2, 2) * extent)
+    kind = int(random.integers(12))
+    if kind == 0:  # ends on half cells, where the conventions differ most
+        pair = np.floor(pair) + 0.5
+    elif kind == 1:
+        pair = np.round(pair)
+    elif kind == 2:  # inverted
+        pair = pair[::-1]
+    elif kind == 3:  # a point
+        pair[1] = pair[0]
+    elif kind == 4:  # all of it outside
+        pair += random.choice([-3.0, 3.0]) * extent
+    elif kind == 5:  # much larger than the map
+        pair[:] = -random.uniform(1, 1000) * extent, random.uniform(1, 1000) * extent
+    elif kind == 6:  # beyond what an integer holds
+        pair[int(random.integers(2))] = random.choice([-1.0, 1.0]) * 10.0 ** random.uniform(8, 38)
+    elif kind == 7:  # beyond what the coordinates' type holds; clamped to its largest finite number
+        pair[int(random.integers(2))] = random.choice([-1.0, 1.0]) * 1e300
+    elif kind == 8:  # smaller than a cell
+        pair[1] = pair[0] + random.uniform(0, 0.9)
+    return pair
 
 
 def _boxes(
-    random: np.random.Generator, shape: tuple[int, int, int, int], spatial_scale: float
-) -> Tensor | list[Tensor]:
-    images, _, height, width = shape
-    dtype = [torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16][int(random.integers(5))]
+    random: np.random.Generator, maps: Sequence[Tensor], scales: Sequence[float]
+) -> tuple[Tensor, Tensor] | tuple[list[Tensor], list[Tensor]]:
+    """Boxes, and the map of each, as the ops take them: all in one tensor, or a list of one per image."""
+    images = maps[0].shape[0]
+    dtype = _any(random, [torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16])
     limit = torch.finfo(dtype).max
     count = int(random.integers(0, 7)) if images else 0
-    x, y = _coordinates(random, count, width), _coordinates(random, count, height)
-    corners = np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1) / spatial_scale  # [K, 4]
+    map_indices = torch.from_numpy(random.integers(0, len(maps), count))
+    corners = np.zeros((count, 4))
+    for box, m in zip(corners, map_indices.tolist(), strict=True):
+        box[0::2], box[1::2] = (_ends(random, extent) / scales[m] for extent in (maps[m].shape[3], maps[m].shape[2]))
     coordinates = torch.from_numpy(np.clip(corners, -limit, limit)).to(dtype).clamp(-limit, limit)
     batch_index = torch.from_numpy(random.integers(0, max(images, 1), count))
     if images and random.random() < 0.3:
-        return [coordinates[batch_index == image] for image in range(images)]
-    return torch.cat([batch_index[:, None].to(dtype), coordinates], 1)
+        of_image = [batch_index == image for image in range(images)]
+        return [coordinates[rows] for rows in of_image], [map_indices[rows] for rows in of_image]
+    return torch.cat([batch_index[:, None].to(dtype), coordinates], 1), map_indices
 
 
-def draw_case(seed: int, index: int) -> Case:
-    """The case with this number; it depends on nothing else."""
-    random = np.random.default_rng([seed, index])
-    shape = _shape(random)
-    dtype = DTYPES[int(random.integers(len(DTYPES)))]
-    values = VALUES[int(random.integers(len(VALUES)))] if random.random() < 0.8 else "normal"
-    layout = LAYOUTS[int(random.integers(len(LAYOUTS)))]
-    levels = _levels(random)
-    spatial_scale = [1.0, 0.5, 1 / 16, 1 / 3, float(random.uniform(0.01, 2))][int(random.integers(5))]
-    convention = list(reference.CONVENTIONS)[int(random.integers(3))]
-    boxes = _boxes(random, shape, spatial_scale) if random.random() < 0.6 else None
-    input = _laid_out(_numbers(random, shape, values, dtype), layout)
-    if boxes is None and shape[0] == 1 and random.random() < 0.3:
-        input = input[0]
-    return Case(input, levels, boxes, spatial_scale, convention, values, layout, int(random.integers(2**31)))
+def _shown(value: Any) -> str:
+    """A value with its tensors written out."""
+    if isinstance(value, Tensor):
+        return f"{list(value.shape)} {str(value.dtype)[6:]} {value.tolist()}"
+    if isinstance(value, list) and value and isinstance(value[0], Tensor):
+        return "; ".join(map(_shown, value))
+    return repr(value)
 
 
 # ---- checking it -------------------------------------------------------------------------------------------
@@ -219,46 +347,36 @@ def _difference(what: str, got: Tensor, expected: Tensor) -> str | None:
     )
 
 
-def _expected_gradient(case: Case, grad_output: Tensor, argmax: Tensor) -> Tensor:
-    shape = case.input.shape if case.input.dim() == 4 else (1, *case.input.shape)
-    rows = grad_output.shape if case.input.dim() == 4 else (1, *grad_output.shape)
-    batch_index = None
-    if case.boxes is not None:
-        batch_index, _ = reference.split_boxes("selftest", case.boxes, shape[0])
-    grad = reference.scatter(grad_output.reshape(rows), argmax.reshape(rows), case.levels, tuple(shape), batch_index)
-    return torch.as_tensor(grad).reshape(case.input.shape)
-
-
 def check(case: Case) -> str | None:
     """Runs a case through the library and the reference: values alone, values with indices, the gradient.
 
     Returns:
         None if everything is equal, else the first difference in words.
     """
-    expected_values, expected_argmax = case.pool(reference, case.input, return_indices=True)
+    expected_values, expected_argmax = case.pool(reference, case.inputs, return_indices=True)
     # Whole numbers, so that no order of summation can matter.
     generator = torch.Generator().manual_seed(case.grad_seed)
-    grad_output = torch.randint(-3, 4, expected_values.shape, generator=generator).to(case.input.dtype)
-    expected_gradient = _expected_gradient(case, grad_output, expected_argmax)
+    grad_output = torch.randint(-3, 4, expected_values.shape, generator=generator).to(expected_values.dtype)
+    expected_gradients = case.gradients(grad_output, expected_argmax)
+    compared = []
     try:
-        values = case.pool(spp_ext, case.input)
-        values_beside, argmax = case.pool(spp_ext, case.input, return_indices=True)
-        leaf = case.input.detach().requires_grad_()
-        output = case.pool(spp_ext, leaf)
-        (gradient,) = torch.autograd.grad(output, leaf, grad_output)
+        compared.append(("values", case.pool(case.module, case.inputs), expected_values))
+        if case.returns_indices:
+            values, argmax = case.pool(case.module, case.inputs, return_indices=True)
+            compared.append(("values, asked for with indices", values, expected_values))
+            compared.append(("indices", argmax, expected_argmax))
+        leaves = [input.detach().requires_grad_() for input in case.inputs]
+        output = case.pool(case.module, leaves)
+        compared.append(("values, asked for with a gradient", output.detach(), expected_values))
+        gradients = torch.autograd.grad(output, leaves, grad_output)
     except Exception as error:  # whatever it is, it is this case's result
         return f"raised {type(error).__name__}: {error}"
-    return (
-        _difference("values", values, expected_values)
-        or _difference("values, asked for with indices", values_beside, expected_values)
-        or _difference("values, asked for with a gradient", output.detach(), expected_values)
-        or _difference("indices", argmax, expected_argmax)
-        or _difference("gradient", gradient, expected_gradient)
-    )
+    compared += [("gradient", got, expected) for got, expected in zip(gradients, expected_gradients, strict=True)]
+    return next(filter(None, (_difference(*each) for each in compared)), None)
 
 
 def _report(seed: int, index: int, case: Case, difference: str) -> str:
-    again = f"again   python -m spp_ext selftest --seed {seed} --case {index}"
+    again = f"{'again':13} python -m spp_ext selftest --seed {seed} --case {index}"
     lines = [difference, *case.describe().splitlines(), again]
     return "\n  ".join([f"MISMATCH in case {index} of seed {seed}", *lines])
 

@@ -1,4 +1,4 @@
-"""`ops.multi_kernel_max_pool2d`, SPP and SPPF are torch's max pools, concatenated: values, layouts, gradients."""
+"""`kernels.multi_kernel_max_pool2d`, SPP and SPPF are torch's max pools, concatenated: values, layouts, gradients."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support import DTYPES, KINDS, assert_same, assert_well_written, integers, lay_out, make_map
 
 from spp_ext import reference
-from spp_ext._torch.library import ops
+from spp_ext._torch.kernels import kernels
 from spp_ext.ops import SPP, SPPF, multi_kernel_max_pool2d
 
 
@@ -173,7 +173,7 @@ def test_it_equals_the_reference_with_its_argmax(kind, cascade):
     for format in (torch.contiguous_format, torch.channels_last):
         y = x.contiguous(memory_format=format)
         assert_same(multi_kernel_max_pool2d(y, (3, 5, 9), cascade=cascade), values)
-        got, got_argmax = ops.multi_kernel_max_pool2d_with_argmax(y, [3, 5, 9], cascade)
+        got, got_argmax = kernels.multi_kernel_max_pool2d_with_argmax(y, [3, 5, 9], cascade)
         assert_same(got, values)
         assert_same(got_argmax.long(), argmax)
 
@@ -268,7 +268,7 @@ def test_without_a_gradient_only_the_output_is_computed(monkeypatch):
     def fail(*arguments):
         raise AssertionError("an argmax was computed")
 
-    monkeypatch.setattr(ops, "multi_kernel_max_pool2d_with_argmax", fail)
+    monkeypatch.setattr(kernels, "multi_kernel_max_pool2d_with_argmax", fail)
     x = integers([2, 3, 9, 11], torch.float32).requires_grad_()
     with torch.no_grad():
         multi_kernel_max_pool2d(x)

@@ -1,9 +1,7 @@
-"""`ops.roi_pool` is torchvision's, whose arithmetic is written out here, and where it differs it is on purpose."""
+"""`ops.roi_pool` is `reference.roi_pool`, torchvision's but for NaN and -inf; and torchvision's own where that is."""
 
-import math
 import re
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -23,61 +21,57 @@ from support import (
 )
 
 import spp_ext
+from spp_ext import reference
 from spp_ext.ops import RoIPool, roi_pool
-
-
-def c_round(x):
-    return int(math.copysign(math.floor(abs(float(x)) + 0.5), float(x)))
-
-
-def torchvision_windows(roi, rows, cols, scale, height, width, dtype):
-    """The bins of torchvision's kernel as (row, column, hstart, hend, wstart, wend), in its own arithmetic."""
-    x1, y1, x2, y2 = (c_round(dtype(coordinate) * dtype(scale)) for coordinate in roi[1:])
-    bin_h = dtype(max(y2 - y1 + 1, 1)) / dtype(rows)
-    bin_w = dtype(max(x2 - x1 + 1, 1)) / dtype(cols)
-    for i in range(rows):
-        for j in range(cols):
-            hstart, hend = int(np.floor(dtype(i) * bin_h)) + y1, int(np.ceil(dtype(i + 1) * bin_h)) + y1
-            wstart, wend = int(np.floor(dtype(j) * bin_w)) + x1, int(np.ceil(dtype(j + 1) * bin_w)) + x1
-            hstart, hend = min(max(hstart, 0), height), min(max(hend, 0), height)
-            wstart, wend = min(max(wstart, 0), width), min(max(wend, 0), width)
-            yield i, j, hstart, hend, wstart, wend
-
-
-def torchvision_roi_pool(x, rois, size, scale):
-    """torchvision's result, except for NaN and -inf, which win here as they do in torch's pools."""
-    rows, cols = (size, size) if isinstance(size, int) else size
-    dtype = np.float64 if rois.dtype == torch.float64 else np.float32
-    output = torch.zeros(len(rois), x.shape[1], rows, cols, dtype=x.dtype)
-    for k, roi in enumerate(rois.tolist()):
-        windows = torchvision_windows(roi, rows, cols, scale, *x.shape[2:], dtype)
-        for i, j, hstart, hend, wstart, wend in windows:
-            if hstart < hend and wstart < wend:
-                output[k, :, i, j] = x[int(roi[0]), :, hstart:hend, wstart:wend].amax((1, 2))
-    return output
 
 
 @pytest.mark.parametrize("rois_dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [1.0, 0.5, 1 / 3, 1 / 16])
-def test_values_are_torchvisions(kind, rois_dtype, scale):
+def test_values_equal_the_reference(kind, rois_dtype, scale):
     x = make_map(kind, [2, 3, 11, 13])
-    rois = random_rois(30, 2, 11, 13, scale=scale, dtype=rois_dtype)
+    rois = random_rois(12, 2, 11, 13, scale=scale, dtype=rois_dtype)
     for size in (1, 2, 3, 7, (2, 5), [6, 1]):
-        assert_same(roi_pool(x, rois, size, scale), torchvision_roi_pool(x, rois, size, scale))
+        assert_same(roi_pool(x, rois, size, scale), reference.roi_pool(x, rois, size, scale))
 
 
 @pytest.mark.parametrize("n", [7, 9, 11, 13, 14])
 @pytest.mark.parametrize("rois_dtype", [torch.float32, torch.float64])
 def test_bin_edges_are_the_rounded_ones_at_every_extent(n, rois_dtype):
     extents = torch.arange(1, 260)
-    x = torch.randn(1, 2, 1, 300, generator=generator(n))
+    ramp = torch.arange(300.0)
+    x = torch.stack([ramp, -ramp]).view(1, 2, 1, 300)  # the maxima are the last cell of a bin and the first
     rois = torch.zeros(len(extents), 5, dtype=rois_dtype)
     rois[:, 1], rois[:, 3] = 3, 3 + extents - 1
     got = roi_pool(x, rois, (1, n))
-    assert_same(got, torchvision_roi_pool(x, rois, (1, n), 1.0))
-    if rois_dtype == torch.float32 and n in (7, 14):  # and these are not the integer edges
-        integer_edges = spp_ext.roi_spatial_pyramid_pool(x, rois, [(1, n)]).view(got.shape)
-        assert not torch.equal(got, integer_edges)
+    assert_same(got, reference.roi_pool(x, rois, (1, n)))
+    # Only with 9 bins are these the integer edges at all these extents.
+    integer_edges = spp_ext.roi_spatial_pyramid_pool(x, rois, [(1, n)]).view(got.shape)
+    assert torch.equal(got, integer_edges) == (n == 9)
+
+
+@pytest.mark.parametrize("n", [7, (14, 2), (1, 14)])
+@pytest.mark.parametrize("rois_dtype", [torch.float32, torch.float64])
+def test_gradients_are_the_references_where_edges_are_not_integer_ones(layout, dtype, rois_dtype, n):
+    x = lay_out(integers([1, 3, 60, 124], dtype), layout)
+    # Windows of 57, 114, 121 columns and 57, 58, 29 rows: float32 moves edges of the first, float64 of the others.
+    rois = torch.tensor([[0, 0, 0, 56, 56], [0, 5, 1, 118, 58], [0, 2, 30, 122, 58]], dtype=rois_dtype)
+    values, argmax = reference.roi_pool(x, rois, n, return_indices=True)
+    x = x.detach().requires_grad_()
+    output = roi_pool(x, rois, n)
+    assert_same(output.detach(), values)
+    grad = integers(output.shape, dtype, seed=1)
+    expected = reference.scatter(grad, argmax, [n], x.shape, [0, 0, 0])
+    assert_same(torch.autograd.grad(output, x, grad)[0], expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e30])
+@pytest.mark.parametrize("rois_dtype", [torch.float32, torch.float64])
+def test_huge_coordinates_saturate_as_in_the_reference(rois_dtype, scale):
+    x = integers([1, 2, 3, 90], torch.float32)
+    huge = torch.finfo(rois_dtype).max
+    ends = [-huge, -(2.0**40), -50.0, 0.0, 30.0, 2.0**40, huge]
+    rois = torch.tensor([[0, first, 0, last, 2] for first in ends for last in ends], dtype=rois_dtype)
+    assert_same(roi_pool(x, rois, (1, 14), scale), reference.roi_pool(x, rois, (1, 14), scale))
 
 
 def test_the_first_extent_whose_edges_differ_is_57_for_7_bins():
@@ -95,8 +89,7 @@ def test_the_first_extent_whose_edges_differ_is_57_for_7_bins():
 def test_dtypes_of_map_and_boxes_are_independent(dtype, rois_dtype):
     x = integers([2, 3, 9, 11], dtype)
     rois = random_rois(20, 2, 9, 11).to(rois_dtype)
-    wide = rois if rois_dtype == torch.float64 else rois.float()
-    assert_same(roi_pool(x, rois, 3, 0.5), torchvision_roi_pool(x, wide, 3, 0.5))
+    assert_same(roi_pool(x, rois, 3, 0.5), reference.roi_pool(x, rois, 3, 0.5))
 
 
 def test_half_precision_boxes_reach_every_column():
@@ -115,7 +108,7 @@ def test_a_list_of_boxes_is_the_tensor_of_them(layout):
     boxes = [rois[rois[:, 0] == image, 1:] for image in range(3)]
     got = roi_pool(x, boxes, (2, 3), 0.5)
     assert_same(got, roi_pool(x, rois, (2, 3), 0.5))
-    assert_same(got, torchvision_roi_pool(x, rois, (2, 3), 0.5))
+    assert_same(got, reference.roi_pool(x, boxes, (2, 3), 0.5))
     assert got.shape == (20, 4, 2, 3) and got.is_contiguous()
 
 
@@ -240,10 +233,10 @@ def test_bad_arguments_are_refused_in_the_name_of_the_op(error, arguments):
     rois_dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 999),
 )
-def test_any_case_is_torchvisions(plane, size, scale, kind, rois_dtype, seed):
+def test_any_case_equals_the_reference(plane, size, scale, kind, rois_dtype, seed):
     x = make_map(kind, [2, 2, *plane], torch.float32, seed)
     rois = random_rois(4, 2, *plane, seed=seed, dtype=rois_dtype, scale=scale)
-    assert_same(roi_pool(x, rois, size, scale), torchvision_roi_pool(x, rois, size, scale))
+    assert_same(roi_pool(x, rois, size, scale), reference.roi_pool(x, rois, size, scale))
 
 
 def test_the_module_is_the_function():
@@ -269,6 +262,7 @@ def test_against_torchvision_itself(dtype):
         rois = random_rois(12, 2, height, width, seed=seed, dtype=dtype, scale=scale)
         output, expected = roi_pool(x, rois, n, scale), theirs(x, rois, n, scale)
         assert_same(output, expected)
+        assert_same(reference.roi_pool(x, rois, n, scale), expected)
         grad = integers(output.shape, dtype, seed + 1)
         assert_same(torch.autograd.grad(output, x, grad)[0], torch.autograd.grad(expected, x, grad)[0])
         boxes = [rois[rois[:, 0] == image, 1:] for image in range(2)]

@@ -9,6 +9,8 @@ from torch import nn
 import spp_ext
 from spp_ext import replace_pooling
 
+pytestmark = pytest.mark.peers
+
 YOLOS = {
     "yolov3-spp.yaml": "SPP",
     "yolov5n.yaml": "SPPF",
@@ -18,7 +20,6 @@ YOLOS = {
 }
 
 
-@pytest.mark.peers
 @pytest.mark.parametrize("definition", YOLOS)
 def test_a_real_yolo_computes_the_same(definition):
     from ultralytics.nn.tasks import DetectionModel
@@ -65,7 +66,6 @@ def head(model, x):
     return found
 
 
-@pytest.mark.peers
 def test_a_torchvision_roi_pool_is_swapped():
     import torchvision
 

@@ -8,6 +8,8 @@ from support import CONVENTIONS
 
 from spp_ext import _core, reference
 
+pytestmark = pytest.mark.cpu_only  # no kernel runs
+
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 

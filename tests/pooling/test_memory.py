@@ -3,6 +3,8 @@
 import pytest
 from support import run_python
 
+pytestmark = pytest.mark.cpu_only  # other processes, which know of no --backend
+
 CALLS = """
 import torch
 import spp_ext

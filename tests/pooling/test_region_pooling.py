@@ -214,6 +214,7 @@ def test_one_large_region_on_a_large_map(layout, two_threads):
     check(x, rois_of((3, 5, 120, 111)), (1, 2, 3, 6), 1.0, ["roi_pool"])
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("channels", [64, 130])  # runs that start on cache lines, and runs that do not
 def test_an_output_too_large_for_the_caches(channels, dtype, layout, two_threads):
     x = lay_out(gaussian((2, channels, 9, 11), dtype), layout)
