@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,8 +18,9 @@ import torch
 
 import spp_ext
 from spp_ext._progress import progress
-from spp_ext._torch import library as _library
 from spp_ext.cli.info import describe_cpu
+from spp_ext.cli.tables import as_text
+from spp_ext.cli.timing import interleaved_samples
 
 from . import measure, overhead, report, sppnet
 from .baselines import contenders
@@ -28,9 +28,9 @@ from .cases import WITH_BACKWARD, Case, cases
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"  # the committed ones
-SCALING_SECONDS = 1e-3  # a longer call should gain from a second thread ...
-SCALING = 1.8  # ... so much
-INSTRUCTIONS = (  # ends of the names of what is counted
+SCALING_SECONDS = 1e-3  # calls that take one thread longer than this ...
+SCALING = 1.8  # ... should be at least so many times as fast on two threads
+INSTRUCTIONS = (  # `instructions` counts the cases whose names end so
     "overhead: 1x1x8x8 forward",
     "224 px: 1x256x13x13 forward",
     "16x256x13x13 forward + backward",
@@ -60,7 +60,7 @@ def _about(device: str) -> report.Result:
         "hardware": describe_cpu() if device == "cpu" else torch.cuda.get_device_name(),
         "device": device,
         "cpu": describe_cpu(),
-        "instruction_set": str(_library.ops.cpu_instruction_set()),
+        "instruction_set": str(torch.ops.spp_ext.cpu_instruction_set()),
         "versions": {
             "spp_ext": spp_ext.__version__,
             "torch": torch.__version__,
@@ -77,7 +77,7 @@ def _about(device: str) -> report.Result:
 def _measure(case: Case, device: str, threads: int | None, options: argparse.Namespace) -> report.Row:
     found, omitted = contenders(case, device, options.compile)
     functions = {name: it.run for name, it in found.items()}
-    samples = measure.interleaved_samples(functions, device, turns=options.turns, seconds=options.seconds)
+    samples = interleaved_samples(functions, turns=options.turns, seconds=options.seconds, turn=measure.TURNS[device])
     times = {name: measure.spread(samples[name], it.share) for name, it in found.items()}
     roles = {name: it.role for name, it in found.items()}
     row = report.make_row(
@@ -102,9 +102,6 @@ def _add_scaling(row: report.Row, alone: report.Row) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measures, prints the table, writes JSON and chart; returns 1 if a case failed."""
     device = options.device
-    if device == "cuda" and not torch.cuda.is_available():
-        print("benchmarks: torch finds no GPU", file=sys.stderr)
-        return 1
     chosen = [
         case
         for case in cases(device, options.quick)
@@ -143,7 +140,7 @@ def run(options: argparse.Namespace) -> int:
 
     print(f"{result['hardware']}; torch {torch.__version__}; commit {result['commit']}\n")
     if result["rows"]:
-        print(f"{report.as_text(report.table(result['rows']))}\n\n{report.LEGEND}\n")
+        print(f"{as_text(report.table(result['rows']))}\n\n{report.LEGEND}\n")
     for line in report.misses(result["rows"]):
         print(f"* {line}")
     noisy = sum(any(time["p90"] > 3 * time["p10"] for time in row["times"].values()) for row in result["rows"])
@@ -151,9 +148,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"In {noisy} of {len(result['rows'])} rows times varied threefold: other programs are busy here.")
     for name, error in failed.items():
         print(f"FAILED {name}: {error}")
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / (re.sub(r"[^a-z0-9]+", "-", result["hardware"].lower()).strip("-") + ".json")
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path = report.save(result, options.output)
     print(f"\nresults  {path}")
     try:
         report.chart(path.with_suffix(".png"), [result])
@@ -222,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     counting.add_argument("--calls", type=int, default=10)
     commands.add_parser("overhead", help="what a call costs beside the pooling, on a tiny map")
     commands.add_parser("sppnet", help="R-CNN against SPP-net, per image, beside the paper's numbers")
-    commands.add_parser("memory")  # what `measure.cpu_memory` runs
+    commands.add_parser("memory")  # not for users: `measure.cpu_memory` runs it in a process of its own
     return parser
 
 
@@ -237,16 +232,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "readme":
         picture = options.chart or options.readme.parent / "docs" / "benchmarks.png"
         try:
-            report.write_readme(options.readme, report.load(options.results), picture)
-            sppnet.write_readme(options.readme, options.results)
+            results = report.load(options.results)
+            section = report.readme_section(results, os.path.relpath(picture, options.readme.parent))
+            report.chart(picture, list(results.values()))
+            report.write_sections(options.readme, {"benchmarks": section, **sppnet.sections(options.results)})
         except (ValueError, ImportError, OSError) as error:
             print(f"benchmarks: {error}", file=sys.stderr)
             return 1
         return 0
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("benchmarks: torch finds no GPU", file=sys.stderr)
+        return 1
     if options.command == "sppnet":
-        if options.device == "cuda" and not torch.cuda.is_available():
-            print("benchmarks: torch finds no GPU", file=sys.stderr)
-            return 1
         threads = None if options.device == "cuda" else max(options.threads)
         seconds = max(options.seconds, 20.0)
         return sppnet.run(_about(options.device), options.device, threads, options.turns, seconds, options.output)

@@ -33,14 +33,14 @@ from torch import Tensor
 
 import spp_ext
 from spp_ext import reference
-from spp_ext.cli.demo import compose, loop_over_slices
+from spp_ext.cli.composition import STRIDE, compose, loop_over_slices
 
-from .cases import FORWARD, LEVELS, STRIDE, WITH_BACKWARD, Case, proposals
+from .cases import FORWARD, LEVELS, WITH_BACKWARD, Case, proposals
 
 Pool = Callable[[Tensor], Tensor]
 
 SAMPLED_REGIONS = 50
-PART = 64  # "64th"
+PART = 64  # the contender "64th" does one part of the work of so many
 COMPILE_SECONDS = 150.0  # no further function is compiled after so long in one process
 _compiling = 0.0
 
@@ -122,7 +122,7 @@ def _peers(case: Case, rois: Tensor | None) -> Iterator[tuple[str, Pool, Tensor 
     except (ImportError, RuntimeError, OSError):  # missing, or built for another torch
         pass
     else:
-        cast = rois.to(getattr(torch, case.dtype))  # it wants both in one type
+        cast = rois.to(getattr(torch, case.dtype))  # roi_pool takes a map and boxes of one dtype only
         levels = [(level, level) for level in LEVELS]
         yield (
             "torchvision",
@@ -171,7 +171,7 @@ def _floors(case: Case, device: str) -> Iterator[tuple[str, Callable[[], Tensor]
 def _compiled(pool: Pool) -> Pool:
     if _compiling > COMPILE_SECONDS:
         raise RuntimeError(f"not compiled, {COMPILE_SECONDS:.0f} s were spent on others")
-    torch.compiler.reset()  # the functions of all cases are one piece of code, compiled anew only so many times
+    torch.compiler.reset()  # all cases share one code object, and torch.compile recompiles it a limited number of times
     return torch.compile(pool, dynamic=False)
 
 
@@ -194,7 +194,7 @@ def contenders(case: Case, device: str = "cpu", compile: bool = False) -> tuple[
             got = pool(map)
             run = step(case, pool, device, len(got))
             run()
-        except Exception as error:  # whatever it cannot do, the others can still be measured
+        except Exception as error:  # a peer that fails is listed as omitted, and the others are measured
             omitted[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             return False
         rows = rows.to(device) if isinstance(rows, Tensor) else rows

@@ -13,7 +13,7 @@ from benchmarks.cases import cases
 CASES = {case.name: case for case in cases("cpu", quick=True)}
 
 
-@lru_cache(maxsize=1)  # the tests of one case follow each other
+@lru_cache(maxsize=1)  # one is enough: the tests of a case run one after another
 def _contenders(name):
     return contenders(CASES[name])[0]
 

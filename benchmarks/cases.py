@@ -14,9 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from spp_ext.cli.composition import STRIDE, boxes_around
+
 LEVELS = (1, 2, 3, 6)
 BINS = sum(level * level for level in LEVELS)
-STRIDE = 16  # image pixels per feature cell, wherever there are regions
 
 FORWARD, WITH_ARGMAX, WITH_BACKWARD = "forward", "forward with argmax", "forward + backward"
 Kind = Literal["forward", "forward with argmax", "forward + backward"]
@@ -32,7 +33,7 @@ class Case:
     kind: Kind = "forward"
     dtype: Literal["float32", "bfloat16"] = "float32"
     layout: Literal["contiguous", "channels_last"] = "contiguous"
-    kernel_sizes: tuple[int, ...] = ()  # of stride-1 pools, where there are no levels
+    kernel_sizes: tuple[int, ...] = ()  # of stride-1 pools; a case that has them has no levels
     targets: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -74,7 +75,7 @@ class Case:
 
     @property
     def writes_more(self) -> bool:
-        """Whether the output is what most of the time must go to."""
+        """Whether most of the time must go to writing the output."""
         return bool(self.regions or self.kernel_sizes)
 
 
@@ -89,11 +90,8 @@ def proposals(count: int, height: int, width: int, seed: int = 0) -> Tensor:
     side = 128.0 * 2 ** torch.randint(3, (count,), generator=generator)
     aspect = 2.0 ** (torch.randint(3, (count,), generator=generator) - 1)
     stretch = torch.exp(0.2 * torch.randn(2, count, generator=generator))
-    half_width, half_height = side * aspect.sqrt() * stretch[0] / 2, side / aspect.sqrt() * stretch[1] / 2
     x, y = torch.rand(2, count, generator=generator) * torch.tensor([[columns], [rows]])
-    left, right = (x - half_width).clamp(0, columns), (x + half_width).clamp(0, columns)
-    top, bottom = (y - half_height).clamp(0, rows), (y + half_height).clamp(0, rows)
-    return torch.stack([torch.zeros(count), left, top, right, bottom], 1)
+    return boxes_around(x, y, side * aspect.sqrt() * stretch[0], side / aspect.sqrt() * stretch[1], rows, columns)
 
 
 ZF5 = Case("ZF-5 conv5, 224 px", (1, 256, 13, 13))
@@ -176,7 +174,7 @@ def _cuda_cases() -> list[Case]:
 
 
 def cases(device: str, quick: bool = False) -> list[Case]:
-    """The cases of "cpu" or "cuda"; ``quick`` leaves the small ones in the usual type and layout."""
+    """The cases of "cpu" or "cuda"; ``quick`` keeps only small ones, in the usual type and layout."""
     every = _cpu_cases() if device == "cpu" else _cuda_cases()
     if not quick:
         return every

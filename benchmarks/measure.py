@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import json
 import os
 import statistics
@@ -20,8 +19,7 @@ from spp_ext.cli.timing import one_turn
 from .baselines import Contender, contenders
 from .cases import WITH_ARGMAX, WITH_BACKWARD, Case, cases
 
-LEAST_TURNS = 5  # that even a very slow function gets
-MOST_CALLS = 20  # in one turn on a GPU: its queue must hold all their kernels
+MOST_CALLS = 20  # in one turn on a GPU, because its queue must hold the kernels of all of them
 QUEUE_SECONDS = 0.2  # the GPU is held up no longer than this
 CYCLES_PER_SECOND = 2_000_000_000  # of a GPU's clock, roughly
 
@@ -48,10 +46,11 @@ def device_turn(function: Callable[[], object], seconds: float) -> list[float]:
 
 
 def settle_malloc() -> None:
-    """Has glibc keep freed blocks of up to 32 MiB, its most, for the next call, as in a process that has run for long.
+    """Makes glibc keep freed blocks of up to 32 MiB (it allows no more) for the next call.
 
-    By itself it decides by what was allocated before, so that the page faults of a call's result, which count in a call
-    of 0.1 ms, would depend on the cases before it. Where there is no glibc nothing changes.
+    It does so by itself in a process that has run for long, depending on what was allocated before. The page faults of
+    a call's result, which matter in a call of 0.1 ms, would then depend on the cases before it. Without glibc nothing
+    changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -59,34 +58,7 @@ def settle_malloc() -> None:
         mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
-def interleaved_samples(
-    functions: Mapping[str, Callable[[], object]], device: str, *, turns: int, seconds: float
-) -> dict[str, list[float]]:
-    """Seconds of single calls, many of each function, which take turns so that noise meets all alike.
-
-    Args:
-        functions: name -> function without arguments.
-        device: "cpu" or "cuda", whose time counts.
-        turns: how many each function gets, after one to warm up. One that has used its part of ``seconds`` sits out.
-        seconds: for all of them together, roughly.
-    """
-    turn = one_turn if device == "cpu" else device_turn
-    part = seconds / len(functions)
-    samples: dict[str, list[float]] = {name: [] for name in functions}
-    for function in functions.values():
-        turn(function, part / turns)
-    was_enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        for index in range(turns):
-            for name, function in functions.items():
-                if index < LEAST_TURNS or sum(samples[name]) < part:
-                    samples[name] += turn(function, part / turns)
-    finally:
-        if was_enabled:
-            gc.enable()
-    return samples
+TURNS = {"cpu": one_turn, "cuda": device_turn}
 
 
 def spread(samples: Sequence[float], share: float = 1.0) -> dict[str, float]:
@@ -129,7 +101,8 @@ class _Malloc:
 
     def extra(self, run: Callable[[], object]) -> int:
         """Bytes that a call maps at its peak beyond what it leaves behind."""
-        # Holes between small blocks would serve the call unseen, so plugs fill them: what no hole can hold is mapped.
+        # malloc would serve the call from holes between small blocks, and `mapped` would not show it. So the holes are
+        # filled first: a block that fits into none of them is mapped.
         held = []
         for size in (4096 << doubled for doubled in range(9, -1, -1)):
             while True:
@@ -137,7 +110,8 @@ class _Malloc:
                 held.append(self._libc.malloc(size))
                 if self.mapped() > before:
                     break
-        # Ballast, never touched, lifts what is mapped to its peak so far: any higher peak is then the call's.
+        # Only the highest peak so far is known. One more block, whose memory is never touched, raises what is mapped to
+        # that peak, so that whatever the call maps makes a new one.
         held.append(self._libc.malloc(self.most_mapped() - self.mapped() + 4096))
         kept = run()
         extra = self.most_mapped() - self.mapped()
@@ -149,7 +123,7 @@ class _Malloc:
 
 def _extra(run: Callable[[], object], device: str) -> int:
     """Bytes that a call holds at its peak beyond what it leaves behind, which are its results and what they keep."""
-    run()  # what is set up once is not the call's
+    run()  # the first call also allocates what later calls use again
     if device == "cpu":
         return _Malloc().extra(run)
     torch.cuda.synchronize()
@@ -186,7 +160,7 @@ def cpu_memory_here(threads: int, quick: bool, words: Sequence[str]) -> dict[str
     torch.set_num_threads(threads)
     torch.ones(1 << 20).add_(1)  # starts the threads
     chosen = [case for case in cases("cpu", quick) if not words or any(word in case.name for word in words)]
-    # Only of forward passes: the peak of a backward pass holds all that the forward pass leaves behind.
+    # Backward passes are left out, because their peak includes everything that the forward pass leaves behind.
     return {case.name: memory(case, "cpu", contenders(case)[0]) for case in chosen if case.kind != WITH_BACKWARD}
 
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 import spp_ext
-from spp_ext.cli.demo import compose
+from spp_ext.cli.composition import compose
+from spp_ext.cli.timing import interleaved_samples
 
 from . import measure
 from .cases import LEVELS
 
-CALLS = 10  # timed together: enough that the clock hardly shows, and few enough to be seldom interrupted
+CALLS = 10  # timed together: enough to hide what reading the clock costs, few enough to be seldom interrupted
 
 
 def _many(call: Callable[[], object]) -> Callable[[], None]:
@@ -41,7 +42,7 @@ def table(turns: int, seconds: float) -> str:
         ("forward + backward", lambda pool: torch.autograd.grad(pool(leaf), leaf, grad)),
     ):
         functions = {name: _many(lambda call=call, pool=pool: call(pool)) for name, pool in pools.items()}
-        samples = measure.interleaved_samples(functions, "cpu", turns=turns, seconds=seconds)
+        samples = interleaved_samples(functions, turns=turns, seconds=seconds)
         medians = {name: measure.spread(times, CALLS)["median"] for name, times in samples.items()}
         lines.append(title)
         for name, median in medians.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,8 +14,7 @@ from .cases import Case
 Row = dict[str, Any]
 Result = dict[str, Any]
 
-BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
-NOISE = 0.05  # a smaller change is none, however narrow the spread
+NOISE = 0.05  # `compare` ignores a smaller change, however narrow the spread
 
 
 def make_row(
@@ -50,7 +48,7 @@ def make_row(
         "times": dict(times),  # seconds
         "roles": dict(roles),
         "sampled": dict(sampled),
-        "ratios": ratios,  # its time / ours
+        "ratios": ratios,  # a contender's time / ours
         "floor": floor,
         "floor_fraction": ratios[floor],
         "gigabytes_per_second": round(case.bytes / ours / 1e9, 3),
@@ -111,21 +109,15 @@ def misses(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def as_text(lines: Sequence[Sequence[str]]) -> str:
-    """Cells in columns, the first to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
-
-
 def as_markdown(lines: Sequence[Sequence[str]]) -> str:
     """The same cells as a table of a README."""
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("*", "\\*") for cell in line) + " |" for line in [lines[0], rule, *lines[1:]]
-    )
+    return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in [lines[0], rule, *lines[1:]])
+
+
+def _escaped(text: str) -> str:
+    """Text in which Markdown sees no emphasis and nothing struck through."""
+    return text.replace("*", "\\*").replace("~", "\\~")
 
 
 LEGEND = (
@@ -196,8 +188,8 @@ def chart(path: Path, results: Sequence[Result]) -> None:
 def compare(before: Result, after: Result) -> tuple[list[str], int]:
     """What got faster or slower beyond noise, one line each, and how many got slower.
 
-    A change counts where each median lies outside the other's p10 to p90, by more than `NOISE`, and the row's floor did
-    not change as much: then the machine did.
+    A change counts where each median lies outside the other's p10 to p90, by more than `NOISE`, unless the row's floor
+    changed as much, because then it was the machine that changed.
     """
     key = lambda row: (row["case"], row["threads"])  # noqa: E731
     old = {key(row): row for row in before["rows"]}
@@ -226,11 +218,29 @@ def compare(before: Result, after: Result) -> tuple[list[str], int]:
 # ---- the README --------------------------------------------------------------------------------------------
 
 
-def load(folder: Path) -> dict[str, Result]:
-    """Device -> the newest result in a folder, where other reports may lie too."""
+def save(result: Result, folder: Path, prefix: str = "") -> Path:
+    """Writes a result as JSON, under the name of its hardware, and returns the path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", result["hardware"].lower()).strip("-")
+    path = folder / f"{prefix}{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+def load(folder: Path, part: str = "rows") -> dict[str, Result]:
+    """Device -> its newest result in a folder, the CPU first. Reports without such a part are of another kind."""
     found = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    results = sorted((result for result in found if "rows" in result), key=lambda result: result["date"])
-    return {result["device"]: result for result in results}
+    results = sorted((result for result in found if part in result), key=lambda result: result["date"])
+    newest = {result["device"]: result for result in results}
+    return {device: newest[device] for device in sorted(newest)}
+
+
+def machine(result: Result, threads: int | None = None) -> str:
+    """What a result was measured on, and when."""
+    return (
+        f"- {result['hardware']}{f', {threads} threads' if threads else ''}, torch {result['versions']['torch']}, "
+        f"{result['date'][:10]}, commit {result['commit']}"
+    )
 
 
 def _gpu_cell(row: Row | None) -> str:
@@ -244,7 +254,7 @@ def _gpu_cell(row: Row | None) -> str:
 
 
 def readme_section(results: Mapping[str, Result], picture: str) -> str:
-    """What stands between the README's two markers.
+    """What stands between the README's markers.
 
     Args:
         results: of `load`.
@@ -261,33 +271,28 @@ def readme_section(results: Mapping[str, Result], picture: str) -> str:
         line.append(_gpu_cell(gpu_rows.pop(row["case"], None)) if gpu else "not yet measured")
     blank = ["-"] * (len(lines[0]) - 2)
     lines += [[name, *blank, _gpu_cell(row)] for name, row in gpu_rows.items()]
-    machines = [
-        f"{result['hardware']}, torch {result['versions']['torch']}, {result['date'][:10]}, commit {result['commit']}"
-        for result in (cpu, gpu)
-        if result
-    ]
     missed = misses(list(cpu["rows"]) + list(gpu["rows"] if gpu else []))
     return "\n\n".join(
         [
             f"![Times of spp_ext, its peers and the floors]({picture})",
-            "\n".join(f"- {machine}" for machine in machines),
+            "\n".join(map(machine, results.values())),
             f"<details><summary>All numbers</summary>\n\n{as_markdown(lines)}\n\n</details>",
-            LEGEND.replace("*", "\\*").replace("~", "\\~"),
+            _escaped(LEGEND),
             "\n".join(f"- {line}" for line in missed) if missed else "No row misses its target.",
         ]
     )
 
 
-def write_readme(readme: Path, results: Mapping[str, Result], picture: Path) -> None:
-    """Writes the chart, and the section between the markers of ``readme``.
+def write_sections(readme: Path, sections: Mapping[str, str]) -> None:
+    """Puts each section between its two markers in ``readme``.
 
     Raises:
-        ValueError: the markers are missing, or there is no result of a CPU.
+        ValueError: the markers of one are missing. Nothing is written then.
     """
     text = readme.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{readme} has no place for the section: {BEGIN} and {END}, each once")
-    section = readme_section(results, os.path.relpath(picture, readme.parent))
-    chart(picture, list(results.values()))
-    between = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-    readme.write_text(between.sub(lambda _: f"{BEGIN}\n\n{section}\n\n{END}", text))
+    for name, section in sections.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"{readme} has no place for the section: {begin} and {end}, each once")
+        text = f"{text.split(begin)[0]}{begin}\n\n{section}\n\n{end}{text.split(end)[1]}"
+    readme.write_text(text)

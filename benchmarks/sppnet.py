@@ -14,10 +14,8 @@ the time of pooling; here it has a row of its own, and ratios are given without 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,21 +23,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spp_ext import models
 from spp_ext._progress import progress
-from spp_ext.cli.demo import propose_regions
+from spp_ext.cli.composition import propose_regions
+from spp_ext.cli.tables import as_text
+from spp_ext.cli.timing import interleaved_samples
 from spp_ext.models.detector import Maps
 
-from . import measure
+from . import measure, report
+from .report import Result
 
 ROWS, COLUMNS, REGIONS, WARPED = 375, 500, 2000, 227
-BATCH = {"cpu": 16, "cuda": 200}  # warped regions that pass at once
-SAMPLED = {"cpu": 32, "cuda": REGIONS}  # warped regions that pass at all
+BATCH = {"cpu": 16, "cuda": 200}  # warped regions that the network takes in one call
+SAMPLED = {"cpu": 32, "cuda": REGIONS}  # warped regions that are measured, of REGIONS
 SCALES = {"1 scale": models.ONE_SCALE, "5 scales": models.FIVE_SCALES}
 
 RCNN, FC = "R-CNN, conv", "fc"
 PAPER = {RCNN: 14.37, "1 scale, conv": 0.053, "5 scales, conv": 0.293, FC: 0.089}  # seconds on a GeForce GTX Titan
 PAPER_RATIOS = {"1 scale, conv": 270, "5 scales, conv": 49, "1 scale, conv + fc": 102, "5 scales, conv + fc": 38}
-
-Result = dict[str, Any]
 
 
 def ratios(times: Mapping[str, float]) -> dict[str, float]:
@@ -113,12 +112,12 @@ def run(about: Result, device: str, threads: int | None, turns: int, seconds: fl
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    # A GPU's convolutions would else be TF32, its matrix products float32, and the ratio of both without meaning.
+    # By default a GPU computes convolutions in TF32 and matrix products in float32, whose times do not compare.
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         progress(0, 2, "warming up")
         steps, shares = _steps(device)
         progress(1, 2, "R-CNN and SPP-net in turn")
-        samples = measure.interleaved_samples(steps, device, turns=turns, seconds=seconds)
+        samples = interleaved_samples(steps, turns=turns, seconds=seconds, turn=measure.TURNS[device])
     progress(2, 2, "")
     times = {name: measure.spread(samples[name], shares.get(name, 1.0)) for name in steps}
     medians = {name: time["median"] for name, time in times.items()}
@@ -132,12 +131,7 @@ def run(about: Result, device: str, threads: int | None, turns: int, seconds: fl
         "ratios": {name: round(ratio, 2) for name, ratio in ratios(medians).items()},
         "multiply_adds": multiply_adds(),
     }
-    for line in table([result]):
-        print(f"{line[0]:<52}" + "".join(f"{cell:>16}" for cell in line[1:]))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ("sppnet-" + re.sub(r"[^a-z0-9]+", "-", result["hardware"].lower()).strip("-") + ".json")
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"\nresults  {path}")
+    print(f"{as_text(table([result]))}\n\nresults  {report.save(result, folder, prefix='sppnet-')}")
     return 0
 
 
@@ -182,36 +176,19 @@ def table(results: Sequence[Result]) -> list[list[str]]:
     return lines
 
 
-def load(folder: Path) -> list[Result]:
-    """The newest result of each device, the CPU's first."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("sppnet-*.json"))]
-    results = sorted((each for each in found if each.get("benchmark") == "sppnet"), key=lambda each: each["date"])
-    newest = {result["device"]: result for result in results}
-    return [newest[device] for device in sorted(newest)]
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
-    return "\n".join("| " + " | ".join(line).replace("~", "\\~") + " |" for line in [lines[0], rule, *lines[1:]])
-
-
 def readme_section(results: Sequence[Result]) -> str:
-    """What stands between the README's two markers."""
-    machines = [
-        f"{each['hardware']}{', ' + str(each['threads']) + ' threads' if each['threads'] else ''}, torch "
-        f"{each['versions']['torch']}, {each['date'][:10]}, commit {each['commit']}"
-        for each in results
-    ]
+    """The section of R-CNN against SPP-net: the table, where it was measured, what it means."""
+    machines = "\n".join(report.machine(result, result["threads"]) for result in results)
     legend = (
         "Medians. ZF-5 at full width in float32, an image of 500 x 375, regions of 227 x 227 for R-CNN. The paper's "
         "times are of its GPU (table 10). \\~: measured on a sample of the regions and scaled up. Multiply-adds: what "
         "the ratio would be if each took the same time everywhere."
     )
-    return _markdown(table(results)) + "\n\n" + "\n".join(f"- {machine}" for machine in machines) + "\n\n" + legend
+    return f"{report.as_markdown(table(results))}\n\n{machines}\n\n{legend}"
 
 
 def demo_section(demo: Result) -> str:
-    """What stands between the markers of the demo: its table, and what its detector found."""
+    """The section of the demo: its table, and what its detector found."""
     lines = [["proposals", "objects within reach", *(f"mAP, {name}" for name in SCALES)]]
     for method, found in demo["detection"].items():
         lines.append([method, *(f"{100 * share:.1f}" for share in (found["recall"], *found["mAP"].values()))])
@@ -220,22 +197,14 @@ def demo_section(demo: Result) -> str:
         "that a proposal overlaps by half are within reach, and detections that overlap one by half count as right. "
         f"{demo['hardware']}, torch {demo['torch']}, {demo['seconds'] / 60:.0f} minutes."
     )
-    return f"{_markdown(demo['table'])}\n\n{about}\n\n{_markdown(lines)}"
+    return f"{report.as_markdown(demo['table'])}\n\n{about}\n\n{report.as_markdown(lines)}"
 
 
-def write_readme(readme: Path, folder: Path) -> list[str]:
-    """Writes the sections of which ``readme`` has the markers and ``folder`` a result, and returns their names."""
-    sections = {}
-    if results := load(folder):
-        sections["sppnet"] = readme_section(results)
+def sections(folder: Path) -> dict[str, str]:
+    """Name -> section of the README, of those that ``folder`` has a result for."""
+    found = {}
+    if results := report.load(folder, "multiply_adds"):
+        found["sppnet"] = readme_section(list(results.values()))
     if (demo := folder / "sppnet-demo.json").exists():
-        sections["sppnet-demo"] = demo_section(json.loads(demo.read_text()))
-    text, written = readme.read_text(), []
-    for name, section in sections.items():
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        if text.count(begin) == text.count(end) == 1:
-            before, after = text.split(begin)[0], text.split(end)[1]
-            text = f"{before}{begin}\n\n{section}\n\n{end}{after}"
-            written.append(name)
-    readme.write_text(text)
-    return written
+        found["sppnet-demo"] = demo_section(json.loads(demo.read_text()))
+    return found

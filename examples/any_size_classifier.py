@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import spp_ext
 
-SIZE = 32  # of the classifier that takes one size
+SIZE = 32  # pixels of a side, for the classifier that takes one size
 OTHERS = ((24, 24), (31, 90), (150, 40), (200, 200))
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     train(fixed, SIZE, SIZE)
     test(fixed, SIZE, SIZE)
 
-    # 6 x 6 bins of any map are what MaxPool2d(2) makes of 12 x 12 cells, flattened as Flatten does.
+    # On 12 x 12 cells, 6 x 6 bins equal MaxPool2d(2), and the module flattens as Flatten does.
     print("the same weights behind 6 x 6 bins")
     any_size = copy.deepcopy(fixed)
     any_size[5] = spp_ext.SpatialPyramidPool((6,))

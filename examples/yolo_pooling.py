@@ -6,10 +6,10 @@ not by its name, and outputs and gradients stay as they are.
 """
 
 import sys
-import time
 
 import torch
 from torch import nn
+from torch.utils.benchmark import Timer
 
 import spp_ext
 
@@ -64,12 +64,8 @@ def first_tensor(output: object) -> torch.Tensor:
 
 @torch.no_grad()
 def milliseconds(model: nn.Module, image: torch.Tensor) -> float:
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        model(image)
-        times.append(time.perf_counter() - start)
-    return 1000 * sorted(times)[len(times) // 2]
+    timer = Timer("model(image)", globals={"model": model, "image": image}, num_threads=torch.get_num_threads())
+    return 1000 * timer.blocked_autorange().median
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ import figures
 import torch
 
 from spp_ext.cli.info import describe_cpu
+from spp_ext.cli.tables import as_text
 from spp_ext.models.proposals import has_selective_search
 
 NAMES = {"grid": "a grid", "selective_search": "Selective Search"}
@@ -42,14 +43,8 @@ def table(results: dict) -> list[list[str]]:
     return lines
 
 
-def print_table(lines: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
 def methods(choice: str) -> list[str]:
-    """Of proposing boxes, those that were chosen."""
+    """The methods of proposing boxes that were chosen."""
     if choice != "all":
         return [choice]
     return ["grid", "selective_search"] if has_selective_search() else ["grid"]
@@ -83,7 +78,7 @@ def main() -> None:
     start = time.perf_counter()
     results = classify.run(settings)
     print(f"\n% right, chance is 10; mean of {len(settings.seeds)} seeds (lowest to highest)\n")
-    print_table(table(results))
+    print(as_text(table(results)))
     figures.accuracy(options.output / "accuracy.png", results)
 
     network = classify.network("SPP, two sizes").eval()

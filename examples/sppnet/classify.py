@@ -31,7 +31,7 @@ KINDS = {"no SPP": (LARGE,), "SPP, one size": (LARGE,), "SPP, two sizes": (LARGE
 
 @dataclass(frozen=True)
 class Settings:
-    """How much of everything; the defaults are the demo's."""
+    """How much is trained and tested; the defaults are those of the full demo."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 12
@@ -85,7 +85,7 @@ def train(kind: str, seed: int, settings: Settings, report) -> nn.Module:
     return model.eval()
 
 
-# ---- what a network makes of pictures of any size ----
+# ---- testing a network on pictures of any size ----
 
 
 def resized(images: Tensor, height: int, width: int) -> Tensor:
@@ -93,13 +93,13 @@ def resized(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def as_taken(model: nn.Module, images: Tensor) -> Tensor:
-    """Images as the network takes them: as they are, or stretched to the only size it knows."""
+    """Images as they are, or stretched to the size of a network that takes only one."""
     return images if model.size is None else resized(images, model.size, model.size)
 
 
 @torch.no_grad()
 def represent(model: nn.Module, images: Tensor, height: int, width: int) -> Tensor:
-    """What fc7 says of pictures of a size."""
+    """The outputs of fc7 for pictures that are resized to ``height x width``."""
     parts = [as_taken(model, resized(normalised(part), height, width)) for part in images.split(64)]
     return torch.cat([model.represent(part) for part in parts])
 
@@ -134,13 +134,13 @@ def examine(model: nn.Module, settings: Settings) -> dict[str, dict[str, float]]
     }
 
 
-# ---- all of them ----
+# ---- training and testing all networks, several at once ----
 
 
 def _start(counters) -> None:
     global _counters
     _counters = counters
-    torch.set_num_threads(1)  # a network for each core is faster than a core more for each network
+    torch.set_num_threads(1)  # one network on each core is faster than one network on all cores
 
 
 def _job(number: int, kind: str, seed: int, settings: Settings) -> dict[str, dict[str, float]]:
@@ -151,7 +151,7 @@ def _job(number: int, kind: str, seed: int, settings: Settings) -> dict[str, dic
 
 
 def run(settings: Settings) -> dict[str, list[dict[str, dict[str, float]]]]:
-    """For each kind of network what `examine` says of it, seed by seed; the networks are in the folder."""
+    """Trains every network; returns kind -> what `examine` returns for each seed. Checkpoints are in the folder."""
     settings.folder.mkdir(parents=True, exist_ok=True)
     jobs = [(kind, seed) for seed in settings.seeds for kind in KINDS]
     context = multiprocessing.get_context("spawn")
@@ -169,5 +169,5 @@ def run(settings: Settings) -> dict[str, list[dict[str, dict[str, float]]]]:
 
 
 def quick(settings: Settings) -> Settings:
-    """A minute's worth."""
+    """The settings of a run that takes about a minute."""
     return replace(settings, seeds=(0,), epochs=8, training=1300, testing=250, svm_training=300, svm_sizes=(LARGE,))

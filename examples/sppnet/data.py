@@ -22,15 +22,15 @@ TRAINING_DIGITS, TRAINING_COLUMNS = 0.75, 0.6
 
 @dataclass
 class Sources:
-    """What pictures are made of, of one split."""
+    """The digits and photographs that the pictures of one split are made of."""
 
-    digits: list[Tensor]  # of each its ink, 0 to 1, [rows, columns] as tight as it is
+    digits: list[Tensor]  # the ink of each, 0 to 1, [rows, columns], cropped to the digit
     labels: Tensor  # [N]
     photographs: list[Tensor]  # [3, rows, columns], 0 to 1
 
 
 def _sharpened(digit: Tensor) -> Tensor:
-    """A digit of 8 x 8 as ink with an edge, eight times as large and without the margins around it."""
+    """Enlarges a digit of 8 x 8 eight times, gives its ink a sharp edge and cuts off the margins."""
     digit = F.pad(digit, (1, 1, 1, 1))
     ink = F.interpolate(digit[None, None], scale_factor=8, mode="bicubic", align_corners=False)[0, 0]
     ink = ((ink - 0.35) * 4).clamp(0, 1)
@@ -65,14 +65,14 @@ def _background(source: Sources, height: int, width: int, generator: torch.Gener
     left = int(torch.randint(columns - w + 1, (), generator=generator))
     piece = photograph[None, :, top : top + h, left : left + w]
     piece = F.interpolate(piece, (height, width), mode="bilinear", align_corners=False)[0]
-    piece = piece * _uniform(generator, 0.3, 0.8).item()  # darker than ink
+    piece = piece * _uniform(generator, 0.3, 0.8).item()  # so that it is darker than the ink
     return piece.flip(2) if torch.rand((), generator=generator) < 0.5 else piece
 
 
 def _write(
     canvas: Tensor, digit: Tensor, tall: int, generator: torch.Generator, avoid: Tensor | None = None
 ) -> Tensor | None:
-    """Writes a digit so many pixels tall somewhere over ``canvas [3, H, W]``, and returns its box ``[1, 4]``.
+    """Writes a digit ``tall`` pixels high somewhere over ``canvas [3, H, W]``, and returns its box ``[1, 4]``.
 
     None, and nothing written, if it would come to lie over one of the boxes to avoid.
     """
@@ -114,7 +114,7 @@ def pictures(source: Sources, count: int, height: int, width: int, seed: int) ->
 
 
 def normalised(images: Tensor) -> Tensor:
-    """Pixels 0 to 255 as a network takes them: float32, around 0, of deviation around 1."""
+    """Pixels 0 to 255 as a network takes them: float32, with a mean near 0 and a deviation near 1."""
     return images.float().sub(120).div(60)
 
 
@@ -132,7 +132,7 @@ def scenes(source: Sources, count: int, height: int, width: int, seed: int) -> t
         canvas = _background(source, height, width, generator)
         boxes, labels = torch.empty(0, 4), []
         wanted = int(torch.randint(2, 6, (), generator=generator))
-        for _ in range(50):  # tries
+        for _ in range(50):  # a digit that would cover another one is not written, so give up at some time
             if len(labels) == wanted:
                 break
             tall = int(height / 6 * 4 ** _uniform(generator, 0, 1).item())

@@ -1,7 +1,7 @@
 """SPP-net's detector, from proposals to mean average precision, on scenes of digits (section 4 of the paper).
 
 The network is the one that was trained for classification, at two sizes. Here its fully-connected layers are
-fine-tuned, and SVMs trained. As its pictures had half the paper's size, so have the scales.
+fine-tuned, and SVMs trained. Its pictures were half as large as the paper's, so the scales are halved too.
 """
 
 import copy
@@ -35,8 +35,8 @@ class Settings:
 @dataclass
 class Result:
     recall: float  # share of objects that some proposal overlaps by half
-    precision: dict[str, float]  # mean average precision with so many scales
-    windows: dict[str, float]  # pooled for each region, on average
+    precision: dict[str, float]  # scales -> mean average precision
+    windows: dict[str, float]  # scales -> windows pooled for each region, on average
     images: list[Tensor]  # the scenes of the test, what is in them, and what was found with the most scales
     truths: list[models.Truth]
     found: list[models.Detections]
@@ -56,7 +56,7 @@ def fit(
         overlaps.append(models.class_overlaps(regions, truth, CLASSES))
         with torch.no_grad():
             pooled, inverse = detector.pool_regions(detector.image_maps(normalised(image)), regions)
-        found.append((pooled.half(), inverse))  # half of the memory
+        found.append((pooled.half(), inverse))  # float16 takes half the memory
         chosen, labels = models.sample_regions(overlaps[-1], max_per_kind=64, seed=index)
         samples.append((pooled[inverse[chosen]], labels))
         progress(index + 1, len(images), "scenes to train on")
@@ -64,7 +64,7 @@ def fit(
     models.fine_tune(detector.network, regions, labels, CLASSES, steps=steps)
     with torch.no_grad():
         features = [detector.network.head(pooled.float())[inverse] for pooled, inverse in found]
-    # Few objects have a box of their own here, so boxes that fit one closely are examples too.
+    # There are few objects to learn from, so proposals that overlap one by 0.7 count as positive too.
     models.fit_svms(detector.svms, features, overlaps, positive=0.7)
     return sum(len(pooled) for pooled, _ in found) / sum(len(inverse) for _, inverse in found)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from classify import KINDS, LARGE, SMALL
 from detect import Result
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from spp_ext import models
+from spp_ext.cli.picture import rectangle
 
 COLOURS = dict(zip(KINDS, ("#6b6b6b", "#d1340a", "#0b3d91"), strict=True))
 RIGHT, WRONG = "#18c94f", "#ff3b1f"
@@ -46,13 +46,13 @@ def detections(path: Path, result: Result, certain: float = 0.0) -> None:
         axes.imshow(image.permute(1, 2, 0).numpy())
         axes.axis("off")
         for box in truth.boxes.tolist():
-            axes.add_patch(_rectangle(box, "white", 1, linestyle="--"))
+            axes.add_patch(rectangle(box, edgecolor="white", linewidth=1, linestyle="--"))
         for box, score, label in zip(*found, strict=True):
             if score < certain:
                 continue
             overlaps = models.box_iou(box[None], truth.boxes[truth.labels == label])
             colour = RIGHT if overlaps.numel() and overlaps.max() >= 0.5 else WRONG
-            axes.add_patch(_rectangle(box.tolist(), colour, 2))
+            axes.add_patch(rectangle(box.tolist(), edgecolor=colour, linewidth=2))
             axes.text(
                 *box[:2].tolist(),
                 f"{int(label)}",
@@ -63,8 +63,3 @@ def detections(path: Path, result: Result, certain: float = 0.0) -> None:
             )
     figure.suptitle("Scenes of the test: objects dashed; detections green where right, red where not", fontsize=11)
     figure.savefig(path, pil_kwargs={"quality": 88})
-
-
-def _rectangle(box: list[float], colour: str, width: float, **style) -> Rectangle:
-    x1, y1, x2, y2 = box
-    return Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width, **style)

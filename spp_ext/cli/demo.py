@@ -6,29 +6,30 @@ The features come from a small untrained network: the op cares about their shape
 from __future__ import annotations
 
 import importlib
-import math
 import os
+import statistics
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spp_ext
 from spp_ext import reference
 from spp_ext._torch import library as _library
 
-from .timing import Timing, interleaved_medians
+from .composition import STRIDE, compose, compose_indices, loop_over_slices, propose_regions
+from .tables import as_text
+from .timing import interleaved_samples
 
-STRIDE = 16  # pixels per feature cell
 CHANNELS = 256
 LEVELS = (1, 2, 3, 6)
 LARGEST_SIDE = 1280  # pixels; larger photos are shrunk, to keep the demo short
-PHOTO = "china.jpg"  # of scikit-learn's two
+PHOTO = "china.jpg"  # one of the two that scikit-learn ships
 
-# What the checks against the (slow) reference look at: so many regions, every so many-th channel.
+# The reference is slow, so the checks compare only so many regions and channels with it.
 SAMPLED_REGIONS = 100
 SAMPLED_CHANNELS = 16
 
@@ -81,46 +82,6 @@ def extract_features(photo: np.ndarray, seed: int) -> Tensor:
     image = torch.from_numpy(photo).permute(2, 0, 1).float().div(255).sub(0.5).div(0.25)
     with torch.no_grad():
         return nn.Sequential(*layers)(image[None])
-
-
-def propose_regions(count: int, rows: int, columns: int, seed: int) -> Tensor:
-    """Boxes like a detector's proposals, ``[count, 5]`` of (0, x1, y1, x2, y2) in pixels, inside the image.
-
-    Scale (root of the area, from a cell to the image's longer side) and aspect (1:3 to 3:1) are log-uniform.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    scale, aspect, x, y = torch.rand(4, count, generator=generator)
-    smallest, largest = math.log(STRIDE), math.log(max(rows, columns, STRIDE + 1))
-    side = torch.exp(smallest + scale * (largest - smallest))
-    stretch = torch.exp((aspect - 0.5) * math.log(3))
-    width, height = side * stretch, side / stretch
-    x, y = x * columns, y * rows
-    left, right = (x - width / 2).clamp(0, columns), (x + width / 2).clamp(0, columns)
-    top, bottom = (y - height / 2).clamp(0, rows), (y + height / 2).clamp(0, rows)
-    return torch.stack([torch.zeros(count), left, top, right, bottom], 1)
-
-
-# ---- the same results from torch alone ---------------------------------------------------------------------
-
-
-def compose(input: Tensor, levels: Sequence[int]) -> Tensor:
-    """Whole-map pooling, ``[N, C, H, W]`` to ``[N, C * B]``, from torch's own ops: one per level."""
-    return torch.cat([F.adaptive_max_pool2d(input, level).flatten(1) for level in levels], 1)
-
-
-def compose_indices(input: Tensor, levels: Sequence[int]) -> Tensor:
-    """The argmax of `compose`."""
-    pooled = [F.adaptive_max_pool2d(input, level, return_indices=True) for level in levels]
-    return torch.cat([indices.flatten(1) for _, indices in pooled], 1)
-
-
-def loop_over_slices(input: Tensor, windows: Sequence[tuple[int, int, int, int]], levels: Sequence[int]) -> Tensor:
-    """Region pooling from torch's own ops: `compose` on the slice of each window ``(y0, y1, x0, x1)``."""
-    rows = []
-    for y0, y1, x0, x1 in windows:
-        # Copied once: each level would otherwise copy it again.
-        rows.append(compose(input[:, :, y0:y1, x0:x1].contiguous(), levels))
-    return torch.cat(rows)
 
 
 # ---- checks ------------------------------------------------------------------------------------------------
@@ -179,9 +140,9 @@ class Times:
         self.rows = [("", "N x C x H x W", "spp_ext", "torch", "speed-up", "floor", "to floor")]
         self.noisy = False
 
-    def _add(self, name: str, shape: Sequence[int], times: dict[str, Timing]) -> None:
-        ours, theirs, floor = (times[who].median for who in ("spp_ext", "torch", "floor"))
-        self.noisy |= any(timing.median > 3 * timing.fastest for timing in times.values())
+    def _add(self, name: str, shape: Sequence[int], samples: dict[str, list[float]]) -> None:
+        ours, theirs, floor = (statistics.median(samples[who]) for who in ("spp_ext", "torch", "floor"))
+        self.noisy |= any(statistics.median(times) > 3 * min(times) for times in samples.values())
         row = (f"{ours * 1e3:.3f}", f"{theirs * 1e3:.3f}", f"{theirs / ours:.1f} x")
         self.rows.append((name, _by(shape), *row, f"{floor * 1e3:.3f}", f"{ours / floor:.1f} x"))
 
@@ -189,18 +150,15 @@ class Times:
         """The whole map ``[N, C, H, W]``."""
         got, expected = spp_ext.spatial_pyramid_pool(input, LEVELS), compose(input, LEVELS)
         self.checks.add(f"the timed {_by(input.shape)} equals torch's composition", [got], [expected])
-        times = interleaved_medians(
-            {
-                "spp_ext": lambda: spp_ext.spatial_pyramid_pool(input, LEVELS),
-                "torch": lambda: compose(input, LEVELS),
-                "floor": lambda: input.amax((2, 3)),
-            },
-            turns=21,
-        )
-        self._add(name, input.shape, times)
+        functions = {
+            "spp_ext": lambda: spp_ext.spatial_pyramid_pool(input, LEVELS),
+            "torch": lambda: compose(input, LEVELS),
+            "floor": lambda: input.amax((2, 3)),
+        }
+        self._add(name, input.shape, interleaved_samples(functions, turns=21, seconds=0.6))
 
     def add_regions(self, input: Tensor, count: int, seed: int) -> None:
-        """So many regions of ``input [1, C, H, W]``."""
+        """``count`` regions of ``input [1, C, H, W]``."""
         height, width = input.shape[2:]
         boxes = propose_regions(count, height * STRIDE, width * STRIDE, seed)
         # "outer" windows of boxes inside the image are slices of the map: both sides compute the same.
@@ -215,28 +173,19 @@ class Times:
         size = tuple(expected.shape)
         self.checks.add(f"the timed {count:,} regions equal looping torch slices", [pool()], [expected])
         del expected
-        times = interleaved_medians(
-            {
-                "spp_ext": pool,
-                "torch": lambda: loop_over_slices(input, windows, LEVELS),
-                "floor": lambda: torch.full(size, 1.0),
-            },
-            turns=5,
-        )
-        self._add(f"{count:,} regions of", input.shape, times)
+        functions = {
+            "spp_ext": pool,
+            "torch": lambda: loop_over_slices(input, windows, LEVELS),
+            "floor": lambda: torch.full(size, 1.0),
+        }
+        self._add(f"{count:,} regions of", input.shape, interleaved_samples(functions, turns=5, seconds=0.15))
 
     def print(self) -> None:
         """The table, and what its columns mean."""
         threads = torch.get_num_threads()
         print(f"\ntimes in milliseconds, medians of interleaved runs, torch.get_num_threads() = {threads}")
         print(f"float32, contiguous, levels {LEVELS}, no gradient")
-        widths = [max(map(len, column)) for column in zip(*self.rows, strict=True)]
-        for row in self.rows:
-            cells = [
-                cell.ljust(width) if column < 2 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            print("  " + "  ".join(cells).rstrip())
+        print(textwrap.indent(as_text(self.rows, left=2), "  "))
         print("  torch     maps: F.adaptive_max_pool2d at each level, cat; regions: the same, slice by slice")
         print("  speed-up  torch / spp_ext")
         print("  floor     maps: input.amax((2, 3)), one read; regions: torch.full of the output, one write")
@@ -327,9 +276,9 @@ def run(image: str | None, output: str, regions: int, seed: int, conventions: st
             picture.conventions_figure(path, photo, STRIDE)
             print(f"picture    {path}")
             return 0
-        error = _library.load_error()
-        if error is not None:
-            raise Unable(f"the op library did not load. {' '.join(str(error).split())}")
+        failure = _library.load_error()
+        if failure is not None:
+            raise Unable(f"the op library did not load. {' '.join(str(failure).split())}")
         with torch.no_grad():
             return 0 if _demonstrate(image, path, regions, seed) else 1
     except (Unable, OSError) as problem:

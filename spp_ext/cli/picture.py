@@ -44,6 +44,11 @@ class Window(NamedTuple):
     x0: int
     x1: int
 
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """The same as a box, ``(x1, y1, x2, y2)``."""
+        return self.x0, self.y0, self.x1, self.y1
+
 
 @dataclass(frozen=True)
 class Region:
@@ -94,12 +99,11 @@ def _is_empty(window: Window) -> bool:
     return window.y0 >= window.y1 or window.x0 >= window.x1
 
 
-def _rectangle(window: Window, inset: float = 0.0, **style: Any) -> Rectangle:
+def rectangle(box: Sequence[float], inset: float = 0.0, **style: Any) -> Rectangle:
+    """The outline of a box ``(x1, y1, x2, y2)``, or of a smaller one inside it; a ``facecolor`` fills it."""
+    x1, y1, x2, y2 = box
     return Rectangle(
-        (window.x0 + inset, window.y0 + inset),
-        window.x1 - window.x0 - 2 * inset,
-        window.y1 - window.y0 - 2 * inset,
-        **style,
+        (x1 + inset, y1 + inset), x2 - x1 - 2 * inset, y2 - y1 - 2 * inset, **{"facecolor": "none", **style}
     )
 
 
@@ -157,7 +161,7 @@ class Sheet:
 def _telling_channel(features: np.ndarray, scene: Scene) -> int:
     """The channel of ``[C, H, W]`` worth looking at: of high contrast, and high where the photo is dark.
 
-    Most channels of an untrained network just follow the brightness, so that the sky would win every bin.
+    Most channels of an untrained network just follow the brightness, in which the sky would win every bin.
     """
     # The pixel in the middle of each cell; the last cells may reach beyond the photo.
     rows, columns = (
@@ -182,7 +186,7 @@ def _draw_photo_and_map(
     axes = sheet.axes(MARGIN, top, width, height)
     scene.show(axes)
     _bare(axes)
-    for offset in (0.18, 0.09):  # the other channels, hinted at
+    for offset in (0.18, 0.09):  # two empty panels behind the map stand for the other channels
         behind = sheet.axes(map_left + offset, top + offset, width, height)
         behind.set_facecolor("#dfe5ea")
         _bare(behind, FAINT)
@@ -210,7 +214,7 @@ def _draw_level(axes: Axes, scene: Scene, level: int, argmax: np.ndarray, colour
     scene.show(axes, 0.62)
     inset = max(scene.height, scene.width) / 330
     for _, cells in bins_of(Window(0, scene.height, 0, scene.width), level, scene):
-        axes.add_patch(_rectangle(cells, inset, facecolor="none", edgecolor=colour, linewidth=1.6))
+        axes.add_patch(rectangle(cells.box, inset, edgecolor=colour, linewidth=1.6))
     rows, columns = np.divmod(argmax.ravel(), scene.width)
     size = 7 if level < 5 else 6
     axes.plot(columns + 0.5, rows + 0.5, "o", ms=size, mfc=colour, mec="white", mew=1.2)
@@ -228,7 +232,7 @@ def _draw_pyramid(
     channels = features.shape[0]
     index = _telling_channel(features, scene)
     channel = features[index]
-    colours = {"vmin": float(channel.min()), "vmax": float(channel.max()), "cmap": "viridis"}
+    colours: dict[str, Any] = {"vmin": float(channel.min()), "vmax": float(channel.max()), "cmap": "viridis"}
     top = _draw_photo_and_map(sheet, top, scene, channels, channel, colours) + 0.5
 
     gap, tile = 0.35, 1.2
@@ -337,24 +341,22 @@ def _draw_region(axes: Axes, scene: Scene, region: Region, convention: str, leve
     top, bottom, left, right = region.view
     axes.set(xlim=(left, right), ylim=(bottom, top), facecolor=OUTSIDE)
     _bare(axes, FAINT)
-    lines = {"color": "#9a9a9a", "linewidth": 0.7, "zorder": 1.5}
+    lines: dict[str, Any] = {"color": "#9a9a9a", "linewidth": 0.7, "zorder": 1.5}
     axes.vlines(range(scene.width + 1), 0, scene.height, **lines)
     axes.hlines(range(scene.height + 1), 0, scene.width, **lines)
 
     window = Window(*_core.roi_window(convention, *region.box, 1.0, scene.height, scene.width))
     bins = bins_of(window, level, scene)
-    inset = (right - left) / 120  # the same on paper in panels of different zoom
+    inset = (right - left) / 120  # as wide on paper in every panel, whatever its zoom
     for asked, cells in bins:
         if _is_empty(cells):
-            style = {"facecolor": "none", "edgecolor": EMPTY, "linewidth": 0.9, "hatch": "////"}
-            axes.add_patch(_rectangle(asked, inset, zorder=2, **style))
+            axes.add_patch(rectangle(asked.box, inset, zorder=2, edgecolor=EMPTY, linewidth=0.9, hatch="////"))
         else:
-            axes.add_patch(_rectangle(cells, inset, zorder=2, facecolor=BIN, alpha=0.2, linewidth=0))
-            axes.add_patch(_rectangle(cells, inset, zorder=2.5, facecolor="none", edgecolor=BIN, linewidth=1.3))
-    axes.add_patch(_rectangle(window, zorder=3, facecolor="none", edgecolor=WINDOW, linewidth=3))
+            axes.add_patch(rectangle(cells.box, inset, zorder=2, facecolor=BIN, alpha=0.2, linewidth=0))
+            axes.add_patch(rectangle(cells.box, inset, zorder=2.5, edgecolor=BIN, linewidth=1.3))
+    axes.add_patch(rectangle(window.box, zorder=3, edgecolor=WINDOW, linewidth=3))
+    axes.add_patch(rectangle(region.box, zorder=4, edgecolor=BOX, linewidth=2.6))
     x1, y1, x2, y2 = region.box
-    box = Rectangle((x1, y1), x2 - x1, y2 - y1, zorder=4, facecolor="none", edgecolor=BOX, linewidth=2.6)
-    axes.add_patch(box)
     rows, columns = window.y1 - window.y0, window.x1 - window.x0
     size = "1 cell" if rows * columns == 1 else f"{rows} × {columns} cells"
     if x1 >= scene.width or x2 < 0 or y1 >= scene.height or y2 < 0:
@@ -386,11 +388,11 @@ def _draw_conventions(sheet: Sheet, top: float, scene: Scene, level: int) -> flo
         top += height + 0.6
 
     handles = [
-        Rectangle((0, 0), 1, 1, facecolor="none", edgecolor=BOX, linewidth=2.6),
-        Rectangle((0, 0), 1, 1, facecolor="none", edgecolor=WINDOW, linewidth=3),
-        Rectangle((0, 0), 1, 1, facecolor="#d2e4f6", edgecolor=BIN, linewidth=1.3),
-        Rectangle((0, 0), 1, 1, facecolor="white", edgecolor=EMPTY, linewidth=0.9, hatch="////"),
-        Rectangle((0, 0), 1, 1, facecolor=OUTSIDE, edgecolor=FAINT, linewidth=0.8),
+        rectangle((0, 0, 1, 1), edgecolor=BOX, linewidth=2.6),
+        rectangle((0, 0, 1, 1), edgecolor=WINDOW, linewidth=3),
+        rectangle((0, 0, 1, 1), facecolor="#d2e4f6", edgecolor=BIN, linewidth=1.3),
+        rectangle((0, 0, 1, 1), facecolor="white", edgecolor=EMPTY, linewidth=0.9, hatch="////"),
+        rectangle((0, 0, 1, 1), facecolor=OUTSIDE, edgecolor=FAINT, linewidth=0.8),
     ]
     labels = [
         "the box, as given",

@@ -80,6 +80,15 @@ def test_ratios_and_misses_follow_from_the_medians(measured):
         assert {name for name, role in row["roles"].items() if role == "peer"} <= set(judged)
 
 
+def test_slow_functions_get_fewer_turns_and_each_gets_one(suite):
+    seconds = {"fast": 0.01, "slow": 0.5, "very slow": 100.0}
+    functions = {name: lambda name=name: name for name in seconds}
+    samples = suite.interleaved_samples(
+        functions, turns=10, seconds=3.0, turn=lambda function, _: [seconds[function()]]
+    )
+    assert samples == {"fast": [0.01] * 10, "slow": [0.5] * 5, "very slow": [100.0]}
+
+
 def _scaled(result, factor, which):
     """The result with the times of a contender of some rows multiplied."""
     changed = copy.deepcopy(result)
@@ -150,6 +159,19 @@ def test_readme_without_its_markers_is_left_alone(suite, measured, tmp_path, cap
     assert suite.main(["readme", "--readme", str(readme), "--results", str(measured[2])]) == 1
     assert readme.read_text() == "# nothing to fill\n"
     assert "benchmarks:begin" in capsys.readouterr().err
+
+
+def test_readme_is_left_alone_if_one_of_several_sections_has_no_place(suite, tmp_path):
+    readme, text = tmp_path / "README.md", "<!-- first:begin -->old<!-- first:end -->\n"
+    readme.write_text(text)
+    with pytest.raises(ValueError, match="second:begin"):
+        suite.report.write_sections(readme, {"first": "new", "second": "new"})
+    assert readme.read_text() == text
+
+
+def test_markdown_shows_the_characters_that_it_would_take_for_emphasis(suite):
+    lines = suite.report.as_markdown([["case", "torch"], ["a", "~2x*"]]).splitlines()
+    assert lines == ["| case | torch |", "| --- | ---: |", "| a | \\~2x\\* |"]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +262,7 @@ def test_multiply_adds_are_those_of_the_layers(sppnet):
     assert found["5 scales, conv"] > 5 * found["1 scale, conv"]
 
 
-def test_sppnet_measures_every_step(sppnet, tmp_path, monkeypatch, capsys):
+def test_sppnet_measures_every_step(sppnet, suite, tmp_path, monkeypatch, capsys):
     narrow = functools.partial(sppnet.models.sppnet_zf5, width=1 / 32)
     monkeypatch.setattr(sppnet.models, "sppnet_zf5", narrow)
     monkeypatch.setattr(sppnet, "SCALES", {"1 scale": (64,), "5 scales": (64, 96)})
@@ -249,7 +271,7 @@ def test_sppnet_measures_every_step(sppnet, tmp_path, monkeypatch, capsys):
     about = {"hardware": "A CPU", "device": "cpu", "versions": {"torch": "2"}, "date": "2026", "commit": "abc"}
     status = sppnet.run(about, "cpu", 1, turns=1, seconds=0.01, folder=tmp_path)
     assert status == 0
-    (result,) = sppnet.load(tmp_path)
+    result = suite.report.load(tmp_path, "multiply_adds")["cpu"]
     steps = {f"{name}, {step}" for name in ("1 scale", "5 scales") for step in ("conv", "pooling")}
     assert set(result["times"]) == {sppnet.RCNN, sppnet.FC} | steps
     assert all(time["median"] > 0 for time in result["times"].values())
@@ -260,7 +282,7 @@ def test_sppnet_measures_every_step(sppnet, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "sppnet-a-cpu.json").exists() and "pooling of 2,000 regions" in capsys.readouterr().out
 
 
-def test_sppnet_readme_section(sppnet, suite, tmp_path):
+def test_sppnet_readme_sections(sppnet, suite, tmp_path):
     times = {name: {"median": seconds} for name, seconds in sppnet.PAPER.items()}
     result = {
         "benchmark": "sppnet",
@@ -285,23 +307,18 @@ def test_sppnet_readme_section(sppnet, suite, tmp_path):
         "detection": {"a grid": {"mAP": {"1 scale": 0.25, "5 scales": 0.5}, "recall": 0.75}},
     }
     (tmp_path / "sppnet-demo.json").write_text(json.dumps(demo))
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- sppnet:begin -->old<!-- sppnet:end -->\nafter\n")
-    assert sppnet.write_readme(readme, tmp_path) == ["sppnet"]
-    text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    (line,) = [line for line in text.splitlines() if line.startswith("| R-CNN / SPP-net, 1 scale: conv + fc |")]
+    assert suite.report.load(tmp_path) == {}  # neither is a result of the suite's own kind
+    sections = sppnet.sections(tmp_path)
+    assert set(sections) == {"sppnet", "sppnet-demo"}
+
+    lines = sections["sppnet"].splitlines()
+    (line,) = [line for line in lines if line.startswith("| R-CNN / SPP-net, 1 scale: conv + fc |")]
     assert line.split("|")[2].strip() == line.split("|")[4].strip() == "102x"
-    assert "\\~14.37 s" in text and "a CPU, 2 threads" in text
-    assert sppnet.load(tmp_path)[0]["hardware"] == "a CPU"
-    readme.write_text("<!-- sppnet-demo:begin --><!-- sppnet-demo:end -->")
-    assert sppnet.write_readme(readme, tmp_path) == ["sppnet-demo"]
-    assert "| 64 x 64 | 1.0 | 2.0 (1.0 to 3.0) |" in readme.read_text()
-    assert "| a grid | 75.0 | 25.0 | 50.0 |" in readme.read_text()
-    assert suite.report.load(tmp_path) == {}  # it is no result of the suite's own kind
+    assert "\\~14.37 s" in sections["sppnet"]
+    assert "- a CPU, 2 threads, torch 2, 2026-01-01, commit abc" in lines
+    lines = sections["sppnet-demo"].splitlines()
+    assert "| 64 x 64 | 1.0 | 2.0 (1.0 to 3.0) |" in lines and "| a grid | 75.0 | 25.0 | 50.0 |" in lines
 
 
-def test_sppnet_readme_without_markers_or_results_is_left_alone(sppnet, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("nothing to fill\n")
-    assert sppnet.write_readme(readme, tmp_path) == [] and readme.read_text() == "nothing to fill\n"
+def test_sppnet_without_results_has_no_section(sppnet, tmp_path):
+    assert sppnet.sections(tmp_path) == {}

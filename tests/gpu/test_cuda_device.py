@@ -1,7 +1,7 @@
 """What only a GPU can show: sizes, streams, graphs, and that the host never waits.
 
-That the kernels compute what the CPU's do is the whole suite's business, run with ``--backend cuda``; here their
-policies meet maps and counts of regions of the size they were made for.
+The rest of the suite, run with ``--backend cuda``, tests what the kernels compute, on small maps. The maps and the
+numbers of regions here are large enough that each kernel is launched as it is in use.
 """
 
 import math
