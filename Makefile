@@ -30,7 +30,7 @@ sppnet-demo: $(LIBRARY)  ## train narrow SPP-nets and a detector on two cores: 1
 test: $(LIBRARY)  ## run the tests
 	$(PY) -m pytest -q $(ARGS)
 
-test-integration: $(LIBRARY) .venv/.integration  ## run the tests against ONNX and torch's compilers
+test-integration: $(LIBRARY) .venv/.integration  ## run the tests against ONNX and inductor, and those that take minutes
 	$(PY) -m pytest -q -m integration $(ARGS)
 
 test-peers: $(LIBRARY) .venv-peers/.ready  ## run the tests against torchvision and ultralytics
@@ -42,10 +42,12 @@ bench: $(LIBRARY)  ## time it against torch and the floors: 5 minutes, results i
 bench-peers: $(LIBRARY) .venv-peers/.ready  ## against torchvision too: 15 minutes, results in benchmarks/results
 	.venv-peers/bin/python -m benchmarks --threads 1,2 --output benchmarks/results $(ARGS)
 
-lint: .venv/.ready  ## check style
+lint: .venv/.ready  ## check style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	.venv/bin/clang-format --dry-run -Werror $(CXX_SOURCES)
+	$(PY) -m mypy
+	$(PY) tools/readme_types.py
 
 format: .venv/.ready  ## apply style
 	$(PY) -m ruff check --fix .
@@ -72,7 +74,7 @@ wheel: .venv/.ready  ## build a wheel into dist/
 	@ls dist/*.whl
 
 clean:  ## remove what was built; the environment stays until rm -r .venv
-	rm -rf build dist *.egg-info spp_ext/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist *.egg-info spp_ext/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .venv/.ready: pyproject.toml setup.py spp_ext/_version.py

@@ -1,6 +1,6 @@
 """Prints the registers, shared memory and stack of every CUDA kernel on every architecture that is built.
 
-    python tools/cuda_report.py [ARCHITECTURE ...]      # such as 90; without any, all of the default build
+    python tools/cuda_report.py [ARCHITECTURE ...]      # for example 90; default: those of the default build
 
 Compiles the kernels with the commands of the real build, so it needs nvcc, but no GPU and no torch. Ends with status 1,
 and names the kernels, if one spills registers or has a stack frame.
@@ -35,7 +35,7 @@ def compile_commands():
 
 
 def for_architecture(command, architecture):
-    """`command` for one architecture, with the assembler's report and without its verdict, which is ours here."""
+    """`command` for one architecture, printing the assembler's report instead of failing on what it finds."""
     kept = []
     for word in command:
         if word.startswith(("--generate-code", "-Xptxas")) or word == "--warning-as-error":
