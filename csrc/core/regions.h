@@ -28,9 +28,8 @@ SPP_HOST_DEVICE T roi_entry(const Regions& regions, std::int64_t row, int column
 
 // Whether a batch index, truncated toward zero as in torchvision, names an image. Compares before
 // converting: a value that no integer holds never reaches a cast.
-template <class T>
-SPP_HOST_DEVICE bool is_image(T batch_index, std::int64_t batch) {
-  return batch_index > T{-1} && batch_index < static_cast<T>(batch);
+SPP_HOST_DEVICE bool is_image(double batch_index, std::int64_t batch) {
+  return batch_index > -1 && batch_index < static_cast<double>(batch);
 }
 
 // The map of a region, and whether there is such a map.
@@ -47,19 +46,6 @@ constexpr std::int64_t kNoGroup = -1;
 
 namespace detail {
 template <class T>
-SPP_HOST_DEVICE std::int64_t group_of(const Regions& regions, std::int64_t row,
-                                      std::int64_t batch) {
-  const std::int64_t map = map_of(regions, row);
-  const T index = roi_entry<T>(regions, row, 0);
-  bool sound = is_map(regions, map) && is_image(index, batch);
-  for (int column = 1; column < 5; ++column) {
-    const T value = roi_entry<T>(regions, row, column);
-    sound = sound && value - value == 0;  // false for NaN and for infinities
-  }
-  return sound ? map * batch + static_cast<std::int64_t>(index) : kNoGroup;
-}
-
-template <class T>
 SPP_HOST_DEVICE Window roi_window(const Regions& regions, std::int64_t row, double spatial_scale,
                                   std::int64_t height, std::int64_t width) {
   const auto scale = static_cast<T>(spatial_scale);
@@ -74,11 +60,17 @@ SPP_HOST_DEVICE Window roi_window(const Regions& regions, std::int64_t row, doub
 }  // namespace detail
 
 // The map and image of a region as one number, map * N + image, by which regions are grouped; or
-// kNoGroup.
+// kNoGroup. Compares in float64, which holds every number of images; float32 ends at 2^24.
 SPP_HOST_DEVICE std::int64_t group_of(const Regions& regions, std::int64_t row,
                                       std::int64_t batch) {
-  return regions.dtype == DType::kFloat64 ? detail::group_of<double>(regions, row, batch)
-                                          : detail::group_of<float>(regions, row, batch);
+  const std::int64_t map = map_of(regions, row);
+  const double index = roi_entry<double>(regions, row, 0);
+  bool sound = is_map(regions, map) && is_image(index, batch);
+  for (int column = 1; column < 5; ++column) {
+    const double value = roi_entry<double>(regions, row, column);
+    sound = sound && value - value == 0;  // false for NaN and for infinities
+  }
+  return sound ? map * batch + static_cast<std::int64_t>(index) : kNoGroup;
 }
 
 // The window of a region on a map of height x width cells, its coordinates computed in float64 if

@@ -31,7 +31,7 @@ _requires_grad = operator.attrgetter("requires_grad")
 
 def pool(
     maps: tuple[Tensor, ...],  # each [N, C, H, W]; of one N, C and dtype
-    rows: tuple[Tensor | None, Tensor | None],  # the fields of Rows; making one takes time, and few calls need it
+    rows: tuple[Tensor | None, Tensor | None],  # the fields of Rows; making one takes time, and few paths need it
     request: Request,
     with_argmax: bool,
 ) -> tuple[Tensor, Tensor | None]:
@@ -45,7 +45,7 @@ def pool(
     if transforms_are_open() or forward_level() >= 0:
         return Pool.apply(Rows(*rows), request, *maps)
     if (maps[0].requires_grad or (len(maps) > 1 and True in map(_requires_grad, maps))) and torch.is_grad_enabled():
-        return EagerPool.apply(Rows(*rows), request, *maps)
+        return EagerPool.apply(rows, request, *maps)
     return call_pooling(kernels, request, maps, rows, with_argmax)
 
 

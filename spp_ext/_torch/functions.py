@@ -9,7 +9,8 @@ gather reads the cells an argmax names, and scatter, its transpose, adds to them
     scatter   scatter                    gather
 
 The table is closed, which is what makes every higher derivative work. Maps come last everywhere, because torch sees a
-tensor only where it is an argument of its own; boxes and map indices, which have no derivative, travel in `Rows`.
+tensor only where it is an argument of its own; boxes and map indices, which have no derivative, travel together, in a
+`Rows` where torch.func may have to look into it.
 """
 
 from __future__ import annotations
@@ -57,22 +58,22 @@ def _with_zeros(tangents: Sequence[Tensor | None], shapes: Shapes) -> list[Tenso
 # It has no lean Function for eager mode, as `pool` has: only second derivatives would need one.
 
 
-def gather(argmax: Tensor, rows: Rows, level_bins: Sequence[int], *sources: Tensor) -> Tensor:
+def gather(argmax: Tensor, rows: Sequence[Tensor | None], level_bins: Sequence[int], *sources: Tensor) -> Tensor:
     """Reads from the maps the cell that each element of ``argmax [R, C * B]`` names; 0 where it is -1."""
     if _needs_function(sources):
-        return Gather.apply(argmax, rows, level_bins, *sources)
+        return Gather.apply(argmax, Rows(*rows), level_bins, *sources)
     return Gather.forward(argmax, rows, level_bins, *sources)
 
 
 def scatter(
-    grad_output: Tensor, argmax: Tensor, rows: Rows, level_bins: Sequence[int], shapes: Shapes
+    grad_output: Tensor, argmax: Tensor, rows: Sequence[Tensor | None], level_bins: Sequence[int], shapes: Shapes
 ) -> tuple[Tensor, ...]:
     """Adds each element of ``grad_output [R, C * B]`` to the cell its argmax names, in zeros of the shape of each map.
 
     Sums are taken in float32 (float64 for float64) and in a fixed order, and rounded once.
     """
     if _needs_function((grad_output,)):
-        return Scatter.apply(grad_output, argmax, rows, level_bins, shapes)
+        return Scatter.apply(grad_output, argmax, Rows(*rows), level_bins, shapes)
     return Scatter.forward(grad_output, argmax, rows, level_bins, shapes)
 
 
@@ -97,8 +98,8 @@ class Pool(Function):
     def backward(ctx: Any, grad_output: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
         if grad_output is None:
             return (None,) * (2 + len(ctx.shapes))
-        argmax, rois, map_indices = ctx.saved_tensors
-        return None, None, *scatter(grad_output, argmax, Rows(rois, map_indices), ctx.level_bins, ctx.shapes)
+        argmax, *rows = ctx.saved_tensors
+        return None, None, *scatter(grad_output, argmax, rows, ctx.level_bins, ctx.shapes)
 
     @staticmethod
     def vmap(
@@ -115,10 +116,10 @@ class Pool(Function):
         if sources is None:
             return None, None
         argmax, *rows = ctx.saved_tensors
-        return gather(argmax, Rows(*rows), ctx.level_bins, *sources), None
+        return gather(argmax, rows, ctx.level_bins, *sources), None
 
 
-def prepare_backward(ctx: Any, inputs: tuple[Any, ...], argmax: Tensor) -> None:
+def prepare_backward(ctx: Any, inputs: tuple[Any, ...], argmax: Tensor | None) -> None:
     """Keeps for `Pool.backward` what it needs: the argmax, the rows, and of the maps only their shapes."""
     rows, request, *maps = inputs
     ctx.save_for_backward(argmax, *rows)
@@ -131,9 +132,9 @@ class EagerPool(Function):
     """`Pool` with one ``forward(ctx, ...)``, which costs a third of the other; unknown to torch.func."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        pooled = Pool.forward(*inputs)
-        prepare_backward(ctx, inputs, pooled[1])
+    def forward(ctx: Any, rows: Any, request: Request, *maps: Tensor) -> tuple[Tensor, Tensor | None]:
+        pooled = call_pooling(kernels, request, maps, rows, True)
+        prepare_backward(ctx, (rows, request, *maps), pooled[1])
         return pooled
 
     backward = Pool.backward
@@ -149,10 +150,11 @@ class Gather(Function):
     """`gather`, differentiable everywhere."""
 
     @staticmethod
-    def forward(argmax: Tensor, rows: Rows, level_bins: Sequence[int], *sources: Tensor) -> Tensor:
-        if rows.map_indices is None:
-            return kernels.gather(sources[0], argmax, rows.rois, level_bins)
-        return kernels.gather_of_maps(list(sources), argmax, *rows, level_bins)
+    def forward(argmax: Tensor, rows: Sequence[Tensor | None], level_bins: Sequence[int], *sources: Tensor) -> Tensor:
+        rois, map_indices = rows
+        if map_indices is None:
+            return kernels.gather(sources[0], argmax, rois, level_bins)
+        return kernels.gather_of_maps(list(sources), argmax, rois, map_indices, level_bins)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -162,7 +164,7 @@ class Gather(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         argmax, *rows = ctx.saved_tensors
-        return None, None, None, *scatter(grad, argmax, Rows(*rows), ctx.level_bins, ctx.shapes)
+        return None, None, None, *scatter(grad, argmax, rows, ctx.level_bins, ctx.shapes)
 
     @staticmethod
     def vmap(
@@ -179,7 +181,7 @@ class Gather(Function):
         if sources is None:
             return None
         argmax, *rows = ctx.saved_tensors
-        return gather(argmax, Rows(*rows), ctx.level_bins, *sources)
+        return gather(argmax, rows, ctx.level_bins, *sources)
 
 
 class Scatter(Function):
@@ -187,13 +189,16 @@ class Scatter(Function):
 
     @staticmethod
     def forward(
-        grad_output: Tensor, argmax: Tensor, rows: Rows, level_bins: Sequence[int], shapes: Shapes
+        grad_output: Tensor, argmax: Tensor, rows: Sequence[Tensor | None], level_bins: Sequence[int], shapes: Shapes
     ) -> tuple[Tensor, ...]:
-        if rows.map_indices is None:
-            return (kernels.scatter(grad_output, argmax, rows.rois, level_bins, *shapes[0]),)
+        rois, map_indices = rows
+        if map_indices is None:
+            return (kernels.scatter(grad_output, argmax, rois, level_bins, *shapes[0]),)
         sizes, layouts = zip(*shapes, strict=True)
         numbers = list(itertools.chain.from_iterable(sizes))
-        return tuple(kernels.scatter_of_maps(grad_output, argmax, *rows, level_bins, numbers, list(layouts)))
+        return tuple(
+            kernels.scatter_of_maps(grad_output, argmax, rois, map_indices, level_bins, numbers, list(layouts))
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -202,7 +207,7 @@ class Scatter(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         argmax, *rows = ctx.saved_tensors
-        return gather(argmax, Rows(*rows), ctx.level_bins, *grads), None, None, None, None
+        return gather(argmax, rows, ctx.level_bins, *grads), None, None, None, None
 
     @staticmethod
     def vmap(
@@ -224,4 +229,4 @@ class Scatter(Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> tuple[Tensor, ...]:
         argmax, *rows = ctx.saved_tensors
-        return scatter(tangent, argmax, Rows(*rows), ctx.level_bins, ctx.shapes)
+        return scatter(tangent, argmax, rows, ctx.level_bins, ctx.shapes)

@@ -229,6 +229,15 @@ def test_an_output_too_large_for_the_caches(channels, dtype, layout, two_threads
         assert torch.equal(argmax[some], cells)
 
 
+def test_the_last_image_of_more_than_float32_counts():
+    x = torch.zeros(2**24 + 1, 1, 1, 1)
+    x[2**24] = 5
+    for boxes in (rois_of((0, 0, 0, 0)), rois_of((0, 0, 0, 0)).double()):
+        boxes[0, 0] = 2**24
+        values, argmax = spp_ext.roi_spatial_pyramid_pool(x, boxes, (1,), return_indices=True)
+        assert (values.item(), argmax.item()) == (5, 0)
+
+
 def test_a_region_is_pooled_like_the_map_cut_out(dtype):
     x = make_map("nan", (2, 5, 20, 23), dtype)
     for roi in random_rois(40, 2, 20, 23, seed=4).tolist():
