@@ -51,9 +51,3 @@ def test_conventions_have_the_numbers_of_the_kernels():
     assert list(_boxes.CONVENTIONS) == _core.conventions() == CONVENTIONS
     assert list(_boxes.CONVENTIONS.values()) == list(range(_boxes.TORCHVISION))
     assert list(spp_ext.reference.CONVENTIONS) == CONVENTIONS
-
-
-def test_every_convention_has_a_picture():
-    from spp_ext.cli import picture
-
-    assert list(picture.CONVENTIONS) == CONVENTIONS
