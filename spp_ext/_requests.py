@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -36,8 +36,8 @@ def _of_kernels(sizes: tuple[int, ...], cascade: bool, cells: int) -> Request:
 
 
 # A model asks for the same few things at every call. Only what cannot change and is of these types is a key: (1, True)
-# and (1, 1) hash alike, and a tensor may change. torch.compile traces through a cache and warns of it, so
-# there it is not used. What is kept is shared: nobody may change its lists.
+# and (1, 1) hash alike, and a tensor may change. torch.compile traces through a cache and warns of it, so there it is
+# not used. What is kept is shared: nobody may change its lists.
 _cached_of_maps = lru_cache(maxsize=256)(_of_maps)
 _cached_of_regions = lru_cache(maxsize=256)(_of_regions)
 _cached_of_several = lru_cache(maxsize=256)(_of_several)
@@ -54,36 +54,22 @@ def request_of_maps(op: str, levels: Sequence[Level]) -> Request:
 
 
 def request_of_regions(
-    op: str, levels: Sequence[Level], spatial_scale: Any, convention: str, validate: bool
+    op: str, levels: Sequence[Level], spatial_scale: Any, convention: str, validate: bool, maps: int | None = None
 ) -> Request:
-    """The request of regions of one map."""
-    if (
-        type(spatial_scale) is float
-        and type(convention) is str
-        and type(levels) is tuple
-        and _LEVELS.issuperset(map(type, levels))
-        and not _is_compiling()
-    ):
-        return _cached_of_regions(op, levels, spatial_scale, convention, validate)
-    return _of_regions(op, levels, spatial_scale, convention, validate)
-
-
-def request_of_several(
-    op: str, levels: Sequence[Level], spatial_scale: Any, convention: str, validate: bool, maps: int
-) -> Request:
-    """The request of regions of several maps, with a scale for all or for each."""
-    scales = tuple(spatial_scale) if isinstance(spatial_scale, (list, tuple)) else (spatial_scale,) * maps
-    if len(scales) != maps:
-        raise ValueError(f"{op}: expected a spatial_scale for each of {maps} maps, got {len(scales)}")
-    if (
-        _SCALES.issuperset(map(type, scales))
-        and type(convention) is str
-        and type(levels) is tuple
-        and _LEVELS.issuperset(map(type, levels))
-        and not _is_compiling()
-    ):
-        return _cached_of_several(op, levels, scales, convention, validate)
-    return _of_several(op, levels, scales, convention, validate)
+    """The request of regions: of one map, or of so many ``maps`` with a scale for all or for each."""
+    make: Callable[..., Request]
+    if maps is None:
+        make, cached, is_key = _of_regions, _cached_of_regions, type(spatial_scale) is float
+    else:
+        one_for_all = not isinstance(spatial_scale, (list, tuple))
+        spatial_scale = (spatial_scale,) * maps if one_for_all else tuple(spatial_scale)
+        if len(spatial_scale) != maps:
+            raise ValueError(f"{op}: expected a spatial_scale for each of {maps} maps, got {len(spatial_scale)}")
+        make, cached, is_key = _of_several, _cached_of_several, _SCALES.issuperset(map(type, spatial_scale))
+    if is_key and type(convention) is str and type(levels) is tuple:
+        if _LEVELS.issuperset(map(type, levels)) and not _is_compiling():
+            make = cached
+    return make(op, levels, spatial_scale, convention, validate)
 
 
 def request_of_kernels(sizes: tuple[int, ...], cascade: bool, cells: int) -> Request:

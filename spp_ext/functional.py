@@ -10,7 +10,7 @@ from torch import Tensor
 from spp_ext import _checks
 from spp_ext._boxes import Convention, as_map_indices, as_rois
 from spp_ext._checks import DTYPES
-from spp_ext._requests import request_of_maps, request_of_regions, request_of_several
+from spp_ext._requests import request_of_maps, request_of_regions
 from spp_ext._torch.choose_path import pool
 from spp_ext._torch.op_table import IMAGES
 from spp_ext.levels import Level
@@ -179,7 +179,7 @@ def roi_spatial_pyramid_pool(
     rows: tuple[Tensor, Tensor | None]
     if several:
         rows = (rois, as_map_indices(op, map_indices, boxes, rois))
-        request = request_of_several(op, levels, spatial_scale, convention, validate, len(maps))
+        request = request_of_regions(op, levels, spatial_scale, convention, validate, len(maps))
     elif map_indices is None:
         rows = (rois, None)
         request = request_of_regions(op, levels, spatial_scale, convention, validate)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
@@ -34,7 +35,7 @@ REPORTED = 5
 # ---- a case ------------------------------------------------------------------------------------------------
 
 
-class Case:
+class Case(ABC):
     """One random call of a public op. Each op is a subclass, which draws what the op takes beside its map."""
 
     module: ClassVar[ModuleType] = spp_ext  # where the op is public
@@ -65,9 +66,9 @@ class Case:
         self.arguments = self.draw_arguments(random)  # the reference takes them by the same names
         self.grad_seed = int(random.integers(2**31))
 
+    @abstractmethod
     def draw_arguments(self, random: np.random.Generator) -> dict[str, Any]:
         """The keyword arguments beside the map."""
-        raise NotImplementedError
 
     def levels(self, output: Tensor) -> Sequence[Any]:
         """The levels of an output, as `reference.scatter` takes them."""
