@@ -467,3 +467,31 @@ def test_the_readmes_example_runs():
     assert names["vector"].shape == names["regions"].shape == (2, 12800)
     assert names["six"].shape == (2, 256, 6, 6)
     assert names["features"].grad.sum() == 4 * 12800
+
+
+# ---- what a call before it leaves behind ----
+
+
+@pytest.mark.parametrize("maps", [1, 2])
+def test_a_call_is_not_taken_for_an_equal_one_of_other_types(maps):
+    """Requests are kept for the next call; True equals 1, and 1.0 too."""
+    x, rois = torch.zeros(1, 1, 4, 4), torch.zeros(1, 5)
+
+    def pool(levels=(1, 2), spatial_scale=1.0, convention="outer"):
+        if maps == 1:
+            return spp_ext.roi_spatial_pyramid_pool(x, rois, levels, spatial_scale, convention=convention)
+        options = {"convention": convention, "map_indices": torch.tensor([1])}
+        return spp_ext.roi_spatial_pyramid_pool([x, x], rois, levels, spatial_scale, **options)
+
+    assert pool().shape == (1, 5)
+    for impostor in (True, 1.0):
+        with pytest.raises(TypeError, match="expected every level to be an int"):
+            pool(levels=(impostor, 2))
+    with pytest.raises(TypeError, match="expected spatial_scale to be a number, got True"):
+        pool(spatial_scale=True)
+    with pytest.raises(TypeError, match="expected convention to be a str, got list"):
+        pool(convention=["outer"])
+    level = torch.tensor(2)
+    assert pool(levels=(1, level)).shape == (1, 5)
+    level.fill_(3)
+    assert pool(levels=(1, level)).shape == (1, 10)

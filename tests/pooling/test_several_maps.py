@@ -198,6 +198,14 @@ def test_gradients_are_those_of_every_map_alone(dtype):
         assert_same(got[m], sums)
 
 
+def test_map_indices_may_change_before_the_backward_pass():
+    maps, (rois, map_indices) = [x.detach().requires_grad_() for x in several()], regions(60)
+    output = pool(maps, rois, map_indices)
+    expected = torch.autograd.grad(output.sum(), maps, retain_graph=True)
+    map_indices.zero_()
+    assert_same(torch.autograd.grad(output.sum(), maps), expected)
+
+
 def test_every_element_is_written(deterministic, dtype):
     """Fresh memory is full of NaN here, of which no row and no gradient keeps any."""
     maps, (rois, map_indices) = [x.detach().requires_grad_() for x in several(dtype)], regions(60)

@@ -109,16 +109,19 @@ def test_a_package_compiled_ahead_of_time_runs_from_python(kind, tmp_path):
 
 
 class Chosen(Scales):
-    """Regions that a mask chooses: how many there are is known only when the program runs."""
+    """Regions, and a map for each, that masks choose: how many there are is known only when the program runs."""
 
-    def forward(self, x, rois, chosen):
+    def forward(self, x, rois, chosen, other):
         maps, map_indices = [self.features(x), self.features(x[..., :-1])], torch.arange(rois.shape[0]) % 2
-        return self.head(self.pool(maps, rois[chosen], map_indices[chosen]))
+        return self.head(self.pool(maps, rois[chosen], map_indices[other]))
 
 
 def test_a_number_of_regions_that_the_data_decides():
     model, rois = Chosen(), random_rois(6, 2, 9, 11)
     x, chosen = torch.randn(2, 3, 12, 14), torch.tensor([True, False, True, True, False, True])
-    program = torch.export.export(model, (x, rois, chosen), strict=False).module()
+    program = torch.export.export(model, (x, rois, chosen, chosen.flip(0)), strict=False).module()
     for mask in (chosen, ~chosen, torch.zeros(6, dtype=torch.bool)):
-        torch.testing.assert_close(program(x, rois, mask), model(x, rois, mask))
+        inputs = (x, rois, mask, mask.flip(0))
+        torch.testing.assert_close(program(*inputs), model(*inputs))
+    with pytest.raises(ValueError, match=r"expected map_indices of shape \[4\], one for each of the boxes, got \[2\]"):
+        program(x, rois, chosen, ~chosen)
