@@ -4,13 +4,37 @@
 #include <cstddef>
 #include <map>
 
+#include "core/max_op.h"
+#include "core/scalar.h"
 #include "simt.h"
 
 #define __grid_constant__
 
 namespace spp_ext::cuda {
+
 using simt::dynamic_shared;
+
+inline float to_float(Half value) { return to_compute(value); }
+inline Half to_half(float value) { return from_compute<Half>(value); }
+
+inline double maximum(double a, double b) { return MaxOp::combine(a, b); }
+inline float maximum(float a, float b) { return MaxOp::combine(a, b); }
+template <class S>
+unsigned maximum_of_pairs(unsigned a, unsigned b) {
+  const auto of = [](unsigned x, unsigned y) -> unsigned {
+    const S p{static_cast<std::uint16_t>(x)}, q{static_cast<std::uint16_t>(y)};
+    return MaxOp::replaces(to_compute(p), to_compute(q)) ? p.bits : q.bits;
+  };
+  return of(a, b) | of(a >> 16, b >> 16) << 16;
 }
+inline unsigned maximum_of_half_pairs(unsigned a, unsigned b) {
+  return maximum_of_pairs<Half>(a, b);
+}
+inline unsigned maximum_of_bfloat16_pairs(unsigned a, unsigned b) {
+  return maximum_of_pairs<BFloat16>(a, b);
+}
+
+}  // namespace spp_ext::cuda
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
