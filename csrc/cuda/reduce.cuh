@@ -5,20 +5,10 @@
 
 #include "core/max_op.h"
 #include "core/params.h"
+#include "cuda/best.h"
 #include "cuda/device.h"
 
 namespace spp_ext::cuda {
-
-template <class T>
-struct Best {
-  T value;
-  std::int32_t cell;  // -1: no cell. Not kept up when only values are wanted.
-};
-
-template <class T>
-__device__ __forceinline__ Best<T> empty_bin() {
-  return {T{0}, -1};
-}
 
 // Takes `candidate`, which may come from anywhere in the bin, into account.
 template <bool with_argmax, class T>
