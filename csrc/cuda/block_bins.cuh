@@ -13,8 +13,6 @@
 
 namespace spp_ext::cuda {
 
-SPP_HOST_DEVICE std::int64_t align16(std::int64_t bytes) { return divide_up(bytes, 16) * 16; }
-
 // The rows at `count` positions from `first` on, and their spans, a thread a span. All threads of the
 // block must call.
 __device__ __forceinline__ void find_spans(const PoolJob& job, const PyramidView& pyramid,

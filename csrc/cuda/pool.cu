@@ -164,11 +164,6 @@ void pool(const FeatureMap& input, const Rows& rows, const PyramidView& pyramid,
 
 }  // namespace
 
-void pool_map(const MapPoolParams& params, const Stream& stream) {
-  pool(params.input, images_of(params.input.batch), params.pyramid, params.output, params.argmax,
-       stream);
-}
-
 void pool_regions(const RegionPoolParams& params, std::int32_t* scratch, const Stream& stream) {
   const FeatureMap& first = params.maps[0];
   const Fill fill{params.output, params.argmax, first.channels * params.pyramid.bins, first.dtype,

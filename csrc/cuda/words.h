@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "core/scalar.h"
 #include "cuda/device.h"
@@ -42,6 +43,16 @@ __device__ __forceinline__ Word<BFloat16> maximum(Word<BFloat16> a, Word<BFloat1
   return {maximum_of_bfloat16_pairs(a.pair, b.pair)};
 }
 
+template <class S>
+__device__ __forceinline__ Word<S> shuffle_xor(Word<S> word, int offset) {
+  if constexpr (kPerWord<S> == 1) {
+    word.number = __shfl_xor_sync(0xffffffffu, word.number, offset);
+  } else {
+    word.pair = __shfl_xor_sync(0xffffffffu, word.pair, offset);
+  }
+  return word;
+}
+
 // From storage to the type that numbers are compared and summed in, and back, rounding.
 __device__ __forceinline__ float widen(float value) { return value; }
 __device__ __forceinline__ double widen(double value) { return value; }
@@ -71,6 +82,59 @@ struct Pack {
     }
   }
 };
+
+// The pack whose number i is number(i).
+template <class S, int numbers = kPerPack<S>, class F>
+__device__ __forceinline__ Pack<S, numbers> make_pack(const F& number) {
+  Pack<S, numbers> pack{};
+#pragma unroll
+  for (int i = 0; i < numbers; ++i) {
+    if constexpr (kPerWord<S> == 1) {
+      pack.words[i].number = number(i);
+    } else {
+      pack.words[i / 2].pair |= static_cast<std::uint32_t>(number(i).bits) << (i % 2 * 16);
+    }
+  }
+  return pack;
+}
+
+template <class T>
+constexpr T kInfinity = std::numeric_limits<T>::infinity();
+template <class T>
+constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+
+// A pack of -infinity, which any number of a bin replaces.
+template <class S, int numbers = kPerPack<S>>
+__device__ __forceinline__ Pack<S, numbers> lowest_pack() {
+  const S lowest = narrow<S>(-kInfinity<ComputeType<S>>);
+  return make_pack<S, numbers>([&](int) { return lowest; });
+}
+
+template <class S>
+__device__ __forceinline__ Word<S> narrow_pair(float low, float high);
+template <>
+__device__ __forceinline__ Word<Half> narrow_pair<Half>(float low, float high) {
+  return {to_half_pair(low, high)};
+}
+template <>
+__device__ __forceinline__ Word<BFloat16> narrow_pair<BFloat16>(float low, float high) {
+  return {to_bfloat16_pair(low, high)};
+}
+
+// A pack of the numbers, rounded.
+template <class S, int numbers>
+__device__ __forceinline__ Pack<S, numbers> narrow_pack(const ComputeType<S> (&values)[numbers]) {
+  Pack<S, numbers> result;
+#pragma unroll
+  for (int i = 0; i < numbers; i += kPerWord<S>) {
+    if constexpr (kPerWord<S> == 1) {
+      result.words[i] = {narrow<S>(values[i])};
+    } else {
+      result.words[i / 2] = narrow_pair<S>(values[i], values[i + 1]);
+    }
+  }
+  return result;
+}
 
 template <class S, int numbers>
 __device__ __forceinline__ Pack<S, numbers> maximum(const Pack<S, numbers>& a,
