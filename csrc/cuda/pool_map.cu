@@ -152,9 +152,9 @@ PlanesLaunch plan_planes(MapJob& job, std::int64_t size, int numbers, const Stre
     }
     warps = balanced(items(), warps);
   } else {
-    while (all_planes >> (plan.plane_bits + 1) >= wanted_warps &&
+    while (all_planes >> (plan.plane_bits + 1) >= stream.sms * tuning::kMapFewWarpsPerSm &&
            job.channels >> (plan.plane_bits + 1) > 0 &&
-           plane_bytes << (plan.plane_bits + 1) <= tuning::kMapUnitBytes &&
+           plane_bytes << (plan.plane_bits + 1) <= tuning::kMapUnitBytes / 2 &&
            bin_bytes << (plan.plane_bits + 1) <= tuning::kMapUnitBins) {
       ++plan.plane_bits;
     }
@@ -236,8 +236,17 @@ ChannelsLaunch plan_channels(const MapJob& job, std::int64_t size, int numbers,
   if (plan.apart) {
     plan.lane_bits = widest;
     plan.bins = 1;
-    warps = std::int64_t{1} << tuning::kMapPartBits;
+    const auto blocks = [&] { return job.batch * chunks() * base_bins; };
     plan.part_bits = tuning::kMapPartBits;
+    while (blocks() << plan.part_bits < stream.sms * tuning::kMapWarpsPerSm &&
+           plan.part_bits < tuning::kMapMostPartBits) {
+      ++plan.part_bits;
+    }
+    while (blocks() << plan.part_bits < stream.sms * tuning::kMapWarpsPerSm / 2 &&
+           plan.lane_bits > tuning::kMapLaneBits - 1) {
+      --plan.lane_bits;
+    }
+    warps = std::int64_t{1} << plan.part_bits;
   }
   plan.base_bins = static_cast<std::int32_t>(base_bins);
   plan.chunks = static_cast<std::int32_t>(chunks());

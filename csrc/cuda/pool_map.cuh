@@ -105,14 +105,14 @@ template <class S, int numbers>
 struct Column<S, numbers, false> {
   Pack<S, numbers> best;
 
-  __device__ __forceinline__ void start(const Pack<S, numbers>& pack, std::int32_t) { best = pack; }
+  __device__ __forceinline__ explicit Column(std::int32_t) : best(lowest_pack<S, numbers>()) {}
   __device__ __forceinline__ void take(const Pack<S, numbers>& pack, std::int32_t) {
     best = maximum(best, pack);
   }
   __device__ __forceinline__ void merge(const Column& other) { best = maximum(best, other.best); }
   __device__ __forceinline__ void merge_lanes(int first, int last) {
     for (int offset = first; offset < last; offset *= 2) {
-      Column other;
+      Column other(0);
 #pragma unroll
       for (int w = 0; w < Pack<S, numbers>::kWords; ++w) {
         other.best.words[w] = word_from_lane<S>(best.words[w], offset);
@@ -139,14 +139,14 @@ struct Column<S, numbers, true> {
   T values[numbers];
   std::int32_t cells[numbers];
 
-  __device__ __forceinline__ void start(const Pack<S, numbers>& pack, std::int32_t cell) {
+  __device__ __forceinline__ explicit Column(std::int32_t cell) {
 #pragma unroll
     for (int i = 0; i < numbers; ++i) {
-      values[i] = widen(pack[i]);
+      values[i] = -kInfinity<T>;
       cells[i] = cell;
     }
   }
-  // Of cells that come after those so far, or are among them.
+  // Of cells that come after those so far.
   __device__ __forceinline__ void take(const Pack<S, numbers>& pack, std::int32_t cell) {
 #pragma unroll
     for (int i = 0; i < numbers; ++i) {
@@ -167,7 +167,7 @@ struct Column<S, numbers, true> {
   }
   __device__ __forceinline__ void merge_lanes(int first, int last) {
     for (int offset = first; offset < last; offset *= 2) {
-      Column other;
+      Column other(0);
 #pragma unroll
       for (int i = 0; i < numbers; ++i) {
         other.values[i] = __shfl_xor_sync(0xffffffffu, values[i], offset);
@@ -194,43 +194,37 @@ struct Column<S, numbers, true> {
   }
 };
 
-// A share of the rows of a column: batches of kBatch rows, of which part `part` of 1 << part_bits takes
-// every so manieth. The part that has none takes the last one too, which changes nothing.
-constexpr std::int32_t kBatch = 4;  // loads that are under way together
+constexpr std::int32_t kBatch = 4;  // loads of a lane that are under way together
 
-// Walks down `rows` rows from `at`; rows are `stride` numbers apart. The first row is cell `cell`, and a
-// row has `width` cells. The last batch may begin before its turn, which looks at some rows twice.
+// Walks down `rows` rows from `at`, which are `stride` numbers apart. The first of them is cell `cell`, and
+// a row of the map has `width` cells. Of the batches of rows, part `part` of 1 << part_bits takes every so
+// manieth. Starts with -infinity at the first cell: right where there is nothing greater.
 template <bool with_argmax, int numbers, class S>
 __device__ __forceinline__ Column<S, numbers, with_argmax> walk_down(
     const S* at, std::int32_t stride, std::int32_t rows, std::int32_t cell, std::int32_t width,
     std::int32_t part, std::int32_t part_bits) {
-  std::int32_t offsets[kBatch], cells[kBatch];
+  Column<S, numbers, with_argmax> found(cell);
+  const std::int32_t step = kBatch << part_bits, first = part * kBatch;
+  std::int32_t left = rows - first;
+  at += static_cast<std::int64_t>(first) * stride;
+  cell += first * width;
+  Pack<S, numbers> packs[kBatch];
+  for (; left >= kBatch; left -= step) {
 #pragma unroll
-  for (int k = 0; k < kBatch; ++k) {
-    const std::int32_t row = k < rows ? k : rows - 1;
-    offsets[k] = row * stride;
-    cells[k] = row * width;
+    for (int k = 0; k < kBatch; ++k) packs[k] = load_pack<S, numbers>(at + k * stride);
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) found.take(packs[k], cell + k * width);
+    at += static_cast<std::int64_t>(step) * stride;
+    cell += step * width;
   }
-  const std::int32_t last = rows > kBatch ? rows - kBatch : 0;
-  Column<S, numbers, with_argmax> found;
-  const auto batch = [&](std::int32_t wanted, bool first) {
-    const std::int32_t row = wanted < last ? wanted : last;
-    const S* const from = at + static_cast<std::int64_t>(row) * stride;
-    Pack<S, numbers> packs[kBatch];
 #pragma unroll
-    for (int k = 0; k < kBatch; ++k) packs[k] = load_pack<S, numbers>(from + offsets[k]);
-    const std::int32_t row_cell = cell + row * width;
-    if (first) {
-      found.start(packs[0], row_cell);
-    } else {
-      found.take(packs[0], row_cell);
-    }
+  for (int k = 0; k < kBatch - 1; ++k) {
+    if (k < left) packs[k] = load_pack<S, numbers>(at + k * stride);
+  }
 #pragma unroll
-    for (int k = 1; k < kBatch; ++k) found.take(packs[k], row_cell + cells[k]);
-  };
-  std::int32_t row = part * kBatch;
-  batch(row, true);
-  for (row += kBatch << part_bits; row < rows; row += kBatch << part_bits) batch(row, false);
+  for (int k = 0; k < kBatch - 1; ++k) {
+    if (k < left) found.take(packs[k], cell + k * width);
+  }
   return found;
 }
 

@@ -74,9 +74,11 @@ __global__ void __launch_bounds__(tuning::kMapChannelThreads,
     // The parts of each chunk of columns are dealt out anew, which evens them out.
     const auto walk = [&](std::int32_t start, std::int32_t turn) {
       const std::int32_t x = start + slot < bin.cols.end ? start + slot : bin.cols.end - 1;
+      // Lanes beyond the last column have nothing to look at.
+      const std::int32_t rows = x == start + slot ? bin.rows.end - bin.rows.begin : 0;
       return walk_down<with_argmax, numbers>(
           source + static_cast<std::int64_t>(first_cell + x) * job.channels,
-          job.width * job.channels, bin.rows.end - bin.rows.begin, first_cell + x, job.width,
+          job.width * job.channels, rows, first_cell + x, job.width,
           turn & ((1 << plan.part_bits) - 1), plan.part_bits);
     };
     Column<S, numbers, with_argmax> found = walk(bin.cols.begin, part);

@@ -53,23 +53,26 @@ constexpr int kGroupThreads = 256;
 
 // pool_map_planes: threads of a block, and blocks whose registers must fit on a multiprocessor together;
 // warps that a multiprocessor should have; from how many planes on warps have planes of their own, if a
-// plane and its bins take at most so many bytes; columns of a bin before a second lane shares it.
+// plane and its bins take at most so many bytes; warps that must be left when each has several planes, of
+// half as many bytes; columns of a bin before a second lane shares it.
 constexpr int kMapThreads = 256;
 constexpr int kMapBlocks = 4;
 constexpr std::int64_t kMapWarpsPerSm = 32;
 constexpr std::int64_t kMapUnitsPerSm = 16;
+constexpr std::int64_t kMapFewWarpsPerSm = 8;
 constexpr std::int64_t kMapUnitBytes = 32 * 1024;
 constexpr std::int64_t kMapUnitBins = 2 * 1024;
 constexpr std::int32_t kColumnsPerLane = 4;
 
 // pool_map_channels: threads of a block, and blocks as above; lanes along the channels of a cell, as bits;
 // blocks that fill a multiprocessor; the most bytes of the map that a block with all bins reads; warps that
-// share a bin otherwise, as bits.
+// share a bin otherwise, as bits, usually and where warps would be few.
 constexpr int kMapChannelThreads = 384;
 constexpr int kMapChannelBlocks = 2;
 constexpr std::int32_t kMapLaneBits = 3;
 constexpr double kMapFullShare = 0.9;
 constexpr std::int64_t kMapBlockBytes = 128 * 1024;
 constexpr std::int32_t kMapPartBits = 2;
+constexpr std::int32_t kMapMostPartBits = 3;
 
 }  // namespace spp_ext::cuda::tuning
