@@ -108,6 +108,61 @@ def test_whole_maps_equal_the_cpu(simt, shape, dtype, channels_last):
     compare_map(simt, x, LEVELS["spp"], is_channels_last(x))
 
 
+# [N, C, H, W] and levels that whole maps treat specially.
+MAPS = {
+    "several planes a warp, the last ones missing": ((3, 99, 7, 5), (1, 2, 3, 6)),
+    "a plane a block, its rows in parts": ((1, 2, 70, 20), (2, 1)),
+    "rows wider than a warp's packs": ((1, 2, 3, 300), ((2, 5), 1)),
+    "rows of single numbers wider than a warp": ((1, 2, 9, 77), (3, 1)),
+    "pairs of 16-bit numbers": ((1, 3, 4, 22), (1, 2, 4)),
+    "a single row": ((2, 5, 1, 33), (1, 2, 3, 6)),
+    "a single column": ((2, 5, 33, 1), (1, 2, 3, 6)),
+    "many bins in a row": ((1, 2, 5, 40), ((1, 70), (1, 35))),
+    "a listed level merged from a grid": ((1, 9, 8, 8), (spp_ext.Bins([(0, 0, 2, 2), (1, 0, 2, 1)], 2), 4)),
+    "merged from what was merged, in a launch of its own": ((1, 24, 70, 90), (6, 3, 1, (2, 1))),
+    "a part of a chunk of channels": ((2, 44, 6, 5), (1, 2, 3, 6)),
+}
+
+
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("case", MAPS)
+def test_whole_maps_of_every_plan_equal_the_cpu(simt, case, channels_last):
+    shape, levels = MAPS[case]
+    encoded = pyramid("test", levels).encoded
+    for dtype, kind in ((torch.float32, "nan"), (torch.bfloat16, "ties")):
+        x = make(shape, dtype, kind, channels_last)
+        expected = CPU.spatial_pyramid_pool_with_argmax(x, encoded)
+        assert_same(simt.spatial_pyramid_pool(x, encoded), expected[0])
+        assert_same(simt.spatial_pyramid_pool_with_argmax(x, encoded), expected)
+
+
+@pytest.mark.parametrize("offset", [1, 2, 4])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+def test_whole_maps_anywhere_in_memory_equal_the_cpu(simt, channels_last, offset):
+    shape = (2, 8, 9, 16)
+    memory = integers((math.prod(shape) + offset,), torch.float16, seed=1)[offset:]
+    x = memory.view(2, 9, 16, 8).permute(0, 3, 1, 2) if channels_last else memory.view(shape)
+    encoded = pyramid("test", LEVELS["spp"]).encoded
+    expected = CPU.spatial_pyramid_pool_with_argmax(x, encoded)
+    assert_same(simt.spatial_pyramid_pool_with_argmax(x, encoded), expected)
+    assert_same(simt.spatial_pyramid_pool(x, encoded), expected[0])
+
+
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("value", [-math.inf, math.nan])
+def test_whole_maps_of_one_value_equal_the_cpu(simt, value, channels_last):
+    """All cells tie, wherever the lanes and the warps that share a bin begin: the first wins, or the last NaN."""
+    encoded = pyramid("test", (2, 1)).encoded
+    for dtype in (torch.float32, torch.float16):
+        for shape in ((1, 2, 70, 20), (1, 24, 70, 90)):
+            x = torch.full(shape, value, dtype=dtype)
+            x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+            expected = CPU.spatial_pyramid_pool_with_argmax(x, encoded)
+            assert_same(simt.spatial_pyramid_pool_with_argmax(x, encoded), expected)
+
+
 @pytest.mark.usefixtures("schedule")
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -365,8 +420,8 @@ def test_kernels_stay_inside_their_memory():
         "SPP_EXT_SIMT_LIBRARY": os.fspath(library),
     }
     chosen = (
-        "forward and (float32 and equal or several) or any_pyramid or more_levels or becomes_nan or forged or empty "
-        "or many_kernel or stride and not 80"
+        "forward and (float32 and equal or several or every_plan) or anywhere or any_pyramid or more_levels "
+        "or becomes_nan or forged or empty or many_kernel or stride and not 80"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", __file__, "-k", chosen]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=backend.ROOT)
