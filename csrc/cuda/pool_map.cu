@@ -147,7 +147,8 @@ PlanesLaunch plan_planes(MapJob& job, std::int64_t size, int numbers, const Stre
   std::int64_t warps = tuning::kMapThreads / 32;
   if (plan.together) {
     const auto items = [&] { return divide_up(bin_rows << plan.part_bits, warp_groups); };
-    while (all_planes * items() < wanted_warps && fewest_batches >> (plan.part_bits + 1) > 0) {
+    while (all_planes * items() < wanted_warps && fewest_batches >> (plan.part_bits + 1) > 0 &&
+           bin_bytes << (plan.part_bits + 1) <= tuning::kSharedBytes / 2) {
       ++plan.part_bits;
     }
     warps = balanced(items(), warps);
@@ -271,9 +272,9 @@ bool launch_channels(const PoolJob& from, const Stream& stream) {
       for (std::int32_t l = 0; l < job.num_levels; ++l) {
         if (job.levels[l].source >= 0) merged += job.levels[l].bins;
       }
-      const std::int64_t merges = job.batch * job.channels * merged;
+      const std::int64_t merges = std::int64_t{job.batch} * job.channels * merged * kMergeLanes;
       if (found.shared_bytes > stream.shared_bytes || found.blocks > kInt32Max ||
-          merges > kInt32Max / 2) {
+          merges > kInt32Max) {
         return;
       }
       launch(pool_map_channels<S, with_argmax, numbers>, found.blocks, found.warps * 32,

@@ -230,28 +230,24 @@ __device__ __forceinline__ Column<S, numbers, with_argmax> walk_down(
 
 // ---- from base bins to output ----
 
-// Merges bin `bin` of a derived level; `source` are the bins of its source, of the same plane.
-template <class S, bool with_argmax>
-__device__ __forceinline__ Found<S, with_argmax> merge_bin(
-    const MapJob& job, const MapLevel& level, std::int32_t bin,
-    const FoundArray<S, with_argmax>& source) {
-  const std::int32_t cols = job.levels[level.source].cols;
-  std::int32_t at, down = level.down, across = level.across;
-  if (level.first_merge < 0) {
-    const std::int32_t row = level.by_cols.quotient(bin);
-    at = row * down * cols + (bin - row * level.cols) * across;
-  } else {
-    const Rectangle& parts = job.merges[level.first_merge + bin];
-    at = parts.top * cols + parts.left;
-    down = parts.bottom - parts.top;
-    across = parts.right - parts.left;
+// The bins of its source that a derived level's bin is merged from: `down` rows of `across` bins each.
+struct Merge {
+  std::int32_t first, down, across;
+  std::int32_t cols;  // of the source
+
+  __device__ __forceinline__ Merge(const MapJob& job, const MapLevel& level, std::int32_t bin)
+      : down(level.down), across(level.across), cols(job.levels[level.source].cols) {
+    if (level.first_merge < 0) {
+      const std::int32_t row = level.by_cols.quotient(bin);
+      first = row * down * cols + (bin - row * level.cols) * across;
+    } else {
+      const Rectangle& parts = job.merges[level.first_merge + bin];
+      first = parts.top * cols + parts.left;
+      down = parts.bottom - parts.top;
+      across = parts.right - parts.left;
+    }
   }
-  Found<S, with_argmax> found = source.get(at);
-  for (; down > 0; --down, at += cols) {
-    for (std::int32_t x = 0; x < across; ++x) found.merge(source.get(at + x));
-  }
-  return found;
-}
+};
 
 // Merges the derived levels of planes [first, first + count) of a block that has `planes` planes, and
 // writes all levels of these. Plane 0 is channel `channel`. One warp calls; base bins are in place.
@@ -271,8 +267,15 @@ __device__ __forceinline__ void finish_planes(const MapJob& job,
     const FoundArray<S, with_argmax> to = bins.from(level.first_bin * planes + first * level.bins);
     for (std::int32_t i = lane; i < count * level.bins; i += 32) {
       const std::int32_t plane = level.by_bins.quotient(i);
-      to.put(i, merge_bin<S, with_argmax>(job, level, i - plane * level.bins,
-                                          from.from(plane * source.bins)));
+      const Merge merge(job, level, i - plane * level.bins);
+      const FoundArray<S, with_argmax> parts = from.from(plane * source.bins + merge.first);
+      Found<S, with_argmax> found = parts.get(0);
+      for (std::int32_t y = 0; y < merge.down; ++y) {
+        for (std::int32_t x = 0; x < merge.across; ++x) {
+          found.merge(parts.get(y * merge.cols + x));
+        }
+      }
+      to.put(i, found);
     }
     __syncwarp();
   }

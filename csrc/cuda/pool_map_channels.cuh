@@ -20,6 +20,8 @@
 
 namespace spp_ext::cuda {
 
+constexpr std::uint32_t kMergeLanes = 8;
+
 // Base bin `number`, counted over the base levels in their order.
 struct MapBin {
   std::int32_t level;
@@ -123,36 +125,44 @@ __global__ void __launch_bounds__(tuning::kMapChannelThreads,
   }
 }
 
-// Merges the derived levels from base levels that are in the output already, a thread a bin. Sources must
-// be base levels. `merged` is how many bins all derived levels have.
+// Merges the derived levels from base levels that are in the output already, kMergeLanes lanes a bin, which
+// wait for their loads together. Sources must be base levels. `merged`: bins of all derived levels.
 template <class S, bool with_argmax>
 __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
     merge_map(const __grid_constant__ MapJob job, const std::int32_t merged) {
   const std::int32_t image_items = job.channels * merged;
-  const auto i = static_cast<std::int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
-  const auto image = static_cast<std::int32_t>(static_cast<std::uint32_t>(i) /
+  const std::uint32_t thread = blockIdx.x * blockDim.x + threadIdx.x;
+  // Lanes beyond the last bin repeat it, so that the whole warp merges together.
+  const std::int32_t last = job.batch * image_items - 1;
+  const auto wanted = static_cast<std::int32_t>(thread / kMergeLanes);
+  std::int32_t item = wanted < last ? wanted : last;
+  const auto image = static_cast<std::int32_t>(static_cast<std::uint32_t>(item) /
                                                static_cast<std::uint32_t>(image_items));
-  if (image >= job.batch) return;
-  std::int32_t item = i - image * image_items;
+  item -= image * image_items;
+  std::int32_t l = 0;
+  while (job.levels[l].source < 0 || item >= job.channels * job.levels[l].bins) {
+    if (job.levels[l].source >= 0) item -= job.channels * job.levels[l].bins;
+    ++l;
+  }
+  const MapLevel& level = job.levels[l];
+  const MapLevel& source = job.levels[level.source];
+  const auto channel = static_cast<std::int32_t>(static_cast<std::uint32_t>(item) /
+                                                 static_cast<std::uint32_t>(level.bins));
+  const Merge merge(job, level, item - channel * level.bins);
   const FoundArray<S, with_argmax> row =
       FoundArray<S, with_argmax>{static_cast<S*>(job.output), job.argmax}.from(image *
                                                                                job.row_size);
-  for (std::int32_t l = 0; l < job.num_levels; ++l) {
-    const MapLevel& level = job.levels[l];
-    if (level.source < 0) continue;
-    if (item >= job.channels * level.bins) {
-      item -= job.channels * level.bins;
-      continue;
-    }
-    const MapLevel& source = job.levels[level.source];
-    const auto channel = static_cast<std::int32_t>(static_cast<std::uint32_t>(item) /
-                                                   static_cast<std::uint32_t>(level.bins));
-    row.from(level.output)
-        .put(item, merge_bin<S, with_argmax>(
-                       job, level, item - channel * level.bins,
-                       row.from(source.output + static_cast<std::int64_t>(channel) * source.bins)));
-    return;
+  const FoundArray<S, with_argmax> parts =
+      row.from(source.output + static_cast<std::int64_t>(channel) * source.bins + merge.first);
+  const std::uint32_t sub = thread % kMergeLanes, across = merge.across;
+  Found<S, with_argmax> found = parts.get(0);
+#pragma unroll 2
+  for (std::uint32_t part = sub; part < merge.down * across; part += kMergeLanes) {
+    const std::uint32_t y = part / across;
+    found.merge(parts.get(y * merge.cols + part - y * across));
   }
+  merge_found_lanes<S>(found, 1, kMergeLanes);
+  if (sub == 0 && wanted <= last) row.from(level.output).put(item, found);
 }
 
 }  // namespace spp_ext::cuda
