@@ -30,8 +30,11 @@ inline std::int64_t region_scratch(std::int64_t maps, std::int64_t batch, std::i
 
 void pool_map(const MapPoolParams& params, const Stream& stream);
 
-// A region without a group (core/regions.h) pools to NaN, argmax -1.
-void pool_regions(const RegionPoolParams& params, std::int32_t* scratch, const Stream& stream);
+// A region without a group (core/regions.h) pools to NaN, argmax -1. `scratch`: so many bytes as
+// pool_regions_scratch says, 16-byte aligned. That is about 100 bytes a region, and for maps too large for
+// shared memory at most twice the size of the output besides.
+std::int64_t pool_regions_scratch(const RegionPoolParams& params, const Stream& stream);
+void pool_regions(const RegionPoolParams& params, void* scratch, const Stream& stream);
 
 // Launches carry at most so many kernel sizes.
 constexpr std::int32_t kMaxKernelSizes = 256;

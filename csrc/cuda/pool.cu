@@ -135,8 +135,8 @@ bool launch_channels(const PoolJob& job, const Stream& stream) {
 void launch_bins(const PoolJob& job, const Stream& stream) {
   const std::int64_t elements = job.rows.most * job.input.channels * job.pyramid.bins;
   dispatch_job(job, [&](auto storage, auto with_argmax) {
-    launch(pool_bins<decltype(storage), with_argmax>, divide_up(elements, tuning::kElementThreads),
-           tuning::kElementThreads, 0, stream, job);
+    launch(pool_bins<decltype(storage), with_argmax, PoolJob>,
+           divide_up(elements, tuning::kElementThreads), tuning::kElementThreads, 0, stream, job);
   });
 }
 
@@ -167,18 +167,6 @@ void pool(const FeatureMap& input, const Rows& rows, const PyramidView& pyramid,
 void pool_map(const MapPoolParams& params, const Stream& stream) {
   pool(params.input, images_of(params.input.batch), params.pyramid, params.output, params.argmax,
        stream);
-}
-
-void pool_regions(const RegionPoolParams& params, std::int32_t* scratch, const Stream& stream) {
-  const FeatureMap& first = params.maps[0];
-  const Fill fill{params.output, params.argmax, first.channels * params.pyramid.bins, first.dtype,
-                  std::numeric_limits<double>::quiet_NaN()};
-  const GroupedRegions grouped = group_regions(params.regions, first.batch, fill, scratch, stream);
-  if (first.batch == 0) return;  // no region has a group
-  for (std::int64_t m = 0; m < params.regions.num_maps; ++m) {
-    pool(params.maps[m], grouped.of_map(m, params.spatial_scales[m]), params.pyramid, params.output,
-         params.argmax, stream);
-  }
 }
 
 }  // namespace spp_ext::cuda

@@ -48,6 +48,20 @@ constexpr int kScatterWarps = 8;
 constexpr int kScatterMinBlocks = 2;                     // as kMinBlocks: 128 registers a thread
 constexpr std::int64_t kScatterRegionBytes = 96 * 1024;  // shared memory for the sums of regions
 
+// pool_regions: threads of a block, at most and at least; packs of 16 bytes in a slab of channels, and packs
+// that a warp works on at a time, of one region or of several; the most bins of a pyramid.
+constexpr int kRegionThreads = 512;
+constexpr int kRegionMinWarps = 4;
+constexpr std::int32_t kRegionMaxPacks = 4;
+constexpr std::int32_t kRegionPacks = 2;
+constexpr std::int64_t kRegionMaxBins = 1024;
+
+// build_tables: cells of a row and packs of channels in a block; and how many times the bytes of the output
+// tables in global memory may take.
+constexpr std::int64_t kTableCells = 32;
+constexpr std::int32_t kTablePacks = 8;
+constexpr std::int64_t kTableBytesOfOutput = 2;
+
 // group_regions: each thread looks at one region at a time.
 constexpr int kGroupThreads = 256;
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "core/scalar.h"
 #include "cuda/device.h"
@@ -71,6 +72,33 @@ struct Pack {
     }
   }
 };
+
+// The pack whose number i is number(i).
+template <class S, int numbers = kPerPack<S>, class F>
+__device__ __forceinline__ Pack<S, numbers> make_pack(const F& number) {
+  Pack<S, numbers> pack{};
+#pragma unroll
+  for (int i = 0; i < numbers; ++i) {
+    if constexpr (kPerWord<S> == 1) {
+      pack.words[i].number = number(i);
+    } else {
+      pack.words[i / 2].pair |= static_cast<std::uint32_t>(number(i).bits) << (i % 2 * 16);
+    }
+  }
+  return pack;
+}
+
+template <class T>
+constexpr T kInfinity = std::numeric_limits<T>::infinity();
+template <class T>
+constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+
+// A pack of -infinity, which any number of a bin replaces.
+template <class S, int numbers = kPerPack<S>>
+__device__ __forceinline__ Pack<S, numbers> lowest_pack() {
+  const S lowest = narrow<S>(-kInfinity<ComputeType<S>>);
+  return make_pack<S, numbers>([&](int) { return lowest; });
+}
 
 template <class S, int numbers>
 __device__ __forceinline__ Pack<S, numbers> maximum(const Pack<S, numbers>& a,

@@ -72,8 +72,10 @@ struct Cuda {
 
   static void pool_regions(const char* op, const RegionPoolParams& params, const Tensor& like) {
     const CurrentStream current(like);
-    const RegionScratch scratch(op, &params.regions, params.maps[0].batch, like);
-    cuda::pool_regions(params, scratch.data(), current.stream);
+    // torch's allocator keeps the memory until the stream is done with it.
+    const std::int64_t bytes = cuda::pool_regions_scratch(params, current.stream);
+    const Tensor scratch = empty_matrix(op, 1, divide_up(bytes, 4), aoti_torch_dtype_int32(), like);
+    cuda::pool_regions(params, scratch.mutable_data_ptr(), current.stream);
   }
 
   static void pool_stride1(const char* op, const Stride1Params& params, const Tensor& like) {

@@ -1,0 +1,243 @@
+// Chooses how regions are pooled, and launches it: what is prepared, the tables of maps that do not fit
+// in shared memory, and the pooling.
+#include <algorithm>
+#include <cstdint>
+
+#include "core/dispatch.h"
+#include "cuda/kernels.h"
+#include "cuda/launch.h"
+#include "cuda/pack.h"
+#include "cuda/pool_bins.cuh"
+#include "cuda/pool_regions.cuh"
+#include "cuda/prepare_regions.cuh"
+#include "cuda/region_job.h"
+#include "cuda/region_tables.cuh"
+#include "cuda/tuning.h"
+
+namespace spp_ext::cuda {
+namespace {
+
+// Where a map's tables are: in shared memory, in global memory, or nowhere: pool_bins reads the map.
+enum class TablePlace { kShared, kGlobal, kNone };
+
+struct RegionPlan {
+  TablePlace place;
+  RegionPolicy policy;
+  std::int64_t blocks;
+  std::int64_t shared_bytes;
+};
+
+// Bins of base levels, and the rounds in which the others are merged.
+void count_bins(const PackedPyramid& packed, RegionPolicy& policy) {
+  const PyramidView pyramid = packed.view();
+  std::int32_t round_begin = 0;  // in the order of levels
+  for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+    const Level& level = pyramid.levels[pyramid.order[i]];
+    if (level.is_base()) {
+      policy.base_bins += static_cast<std::int32_t>(level.bins);
+      continue;
+    }
+    const std::int32_t* const begin = pyramid.order + round_begin;
+    if (policy.rounds == 0 ||
+        std::find(begin, pyramid.order + i, level.source) != pyramid.order + i) {
+      const bool from_base = pyramid.levels[level.source].is_base();
+      if (policy.rounds == 0 || !from_base) {
+        ++policy.rounds;
+        round_begin = i;
+      }
+    }
+    policy.derived_bins += static_cast<std::int32_t>(level.bins);
+    policy.round_ends[policy.rounds - 1] = policy.derived_bins;
+  }
+}
+
+std::int64_t output_bytes(const RegionJob& job) {
+  return job.regions.count * job.channels * job.output_bins *
+         (size_of(job.maps[0].dtype) + (job.argmax != nullptr ? 4 : 0));
+}
+
+std::int64_t table_bytes(const RegionJob& job, std::int32_t m) {
+  return job.batch * job.maps[m].cells() * job.table_channels * size_of(job.maps[m].dtype);
+}
+
+// With as many warps as there is room for in `room` bytes; false if they are too few.
+bool fits(const RegionJob& job, RegionPlan& plan, std::int64_t room) {
+  RegionPolicy& policy = plan.policy;
+  const auto parts = [&] {
+    return RegionShared(job, policy, job.argmax != nullptr, plan.place == TablePlace::kShared);
+  };
+  policy.warps = 0;
+  const std::int64_t left = room - parts().bytes;
+  policy.warps = static_cast<std::int32_t>(
+      std::clamp<std::int64_t>(left / parts().of_warp, 0, tuning::kRegionThreads / 32));
+  plan.shared_bytes = parts().bytes;
+  return left > 0 && policy.warps >= tuning::kRegionMinWarps;
+}
+
+RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
+  const bool with_argmax = job.argmax != nullptr;
+  const auto per_pack = static_cast<std::int32_t>(16 / size_of(job.maps[0].dtype));
+  std::int64_t cells = 0;
+  for (std::int32_t m = 0; m < job.num_maps; ++m) cells = std::max(cells, job.maps[m].cells());
+
+  RegionPlan plan{};
+  RegionPolicy& policy = plan.policy;
+  count_bins(job.pyramid, policy);
+  const auto set_packs = [&](std::int32_t packs) {
+    policy.packs = packs;
+    policy.together = std::max(1, tuning::kRegionPacks / packs);
+    job.table_channels = divide_up(job.channels, packs * per_pack) * packs * per_pack;
+  };
+  // Offsets in a row of output and in a table are 32 bits wide.
+  if (job.channels * job.output_bins > kInt32Max || job.pyramid.bins > tuning::kRegionMaxBins) {
+    return plan.place = TablePlace::kNone, plan;
+  }
+
+  const auto blocks_of_sm = [&] {
+    return (stream.shared_bytes + 1024) / (plan.shared_bytes + 1024);
+  };
+  const std::int64_t most_packs = divide_up(job.channels, per_pack);
+  plan.place = TablePlace::kShared;
+  policy.table_cells = static_cast<std::int32_t>(std::min(cells, stream.shared_bytes));
+  for (std::int32_t packs = tuning::kRegionMaxPacks; packs >= 1; packs /= 2) {
+    if (packs > 1 && packs / 2 >= most_packs) continue;
+    set_packs(packs);
+    if (!fits(job, plan, stream.shared_bytes)) continue;
+    const std::int64_t slabs = divide_up(job.channels, packs * per_pack);
+    const std::int64_t units = job.num_maps * std::max<std::int64_t>(job.batch, 1) * slabs;
+    policy.segments =
+        std::clamp<std::int64_t>(stream.sms * blocks_of_sm() / units, 1,
+                                 divide_up(job.regions.count, policy.warps * policy.together));
+    plan.blocks = units * policy.segments;
+    return plan;
+  }
+
+  // Tables in global memory may take a few times what the output takes.
+  plan.place = TablePlace::kGlobal;
+  set_packs(static_cast<std::int32_t>(std::min<std::int64_t>(tuning::kRegionMaxPacks, most_packs)));
+  while ((policy.packs & (policy.packs - 1)) != 0) set_packs(policy.packs + 1);
+  policy.table_cells = 0;
+  std::int64_t tables = 0;
+  for (std::int32_t m = 0; m < job.num_maps; ++m) {
+    tables += table_bytes(job, m) * (with_argmax ? 1 : 2);
+  }
+  if (cells * job.table_channels <= kInt32Max && job.batch > 0 &&
+      tables <= tuning::kTableBytesOfOutput * output_bytes(job) &&
+      fits(job, plan, stream.shared_bytes)) {
+    // Blocks that run together share a slab or two, whose tables then stay in the L2 cache.
+    policy.segments = std::clamp<std::int64_t>(stream.sms * blocks_of_sm() / 2, 1,
+                                               divide_up(job.regions.count, policy.warps));
+    plan.blocks = divide_up(job.channels, policy.packs * per_pack) * policy.segments;
+    return plan;
+  }
+  plan.place = TablePlace::kNone;
+  return plan;
+}
+
+// Gives `job` its parts of `scratch`, which may be null; returns the bytes that it takes.
+template <class S>
+std::int64_t place_scratch(RegionJob& job, const RegionPlan& plan, unsigned char* scratch) {
+  if (plan.place == TablePlace::kNone) return 0;
+  std::int64_t bytes = 0;
+  const auto take = [&](std::int64_t size) -> void* {
+    void* const part = scratch == nullptr ? nullptr : scratch + bytes;
+    bytes += align16(size);
+    return part;
+  };
+  job.groups = static_cast<std::int32_t*>(take(job.regions.count * 4));
+  job.spans = static_cast<Span*>(take(job.regions.count * job.pyramid.spans * 8));
+  for (std::int32_t m = 0; plan.place == TablePlace::kGlobal && m < job.num_maps; ++m) {
+    const FeatureMap& map = job.maps[m];
+    const bool is_table = has_packs<S>(map) && map.channels == job.table_channels;
+    job.cell_tables[m] = is_table ? const_cast<void*>(map.data) : take(table_bytes(job, m));
+    job.square_tables[m] = job.argmax != nullptr ? nullptr : take(table_bytes(job, m));
+  }
+  return bytes;
+}
+
+template <class S>
+void launch_regions(RegionJob& job, const RegionPlan& plan, const Stream& stream) {
+  const auto kernel_for = [&](auto with_argmax) {
+    if (plan.place == TablePlace::kNone) {
+      launch(
+          pool_bins<S, with_argmax, RegionJob>,
+          divide_up(job.regions.count * job.channels * job.pyramid.bins, tuning::kElementThreads),
+          tuning::kElementThreads, 0, stream, job);
+      return;
+    }
+    launch(prepare_regions,
+           divide_up(job.regions.count * job.pyramid.spans, tuning::kElementThreads),
+           tuning::kElementThreads, 0, stream, job);
+    if (plan.place == TablePlace::kGlobal) {
+      std::int64_t units = 0;
+      bool wanted = job.argmax == nullptr;
+      for (std::int32_t m = 0; m < job.num_maps; ++m) {
+        units += TableUnits::of<S>(job.maps[m], job.table_channels).count(job.maps[m]);
+        wanted |= job.cell_tables[m] != job.maps[m].data;
+      }
+      if (wanted) {
+        launch(build_tables<S>, units, tuning::kElementThreads, kTableShared, stream, job);
+      }
+    }
+    const auto kernel = plan.place == TablePlace::kShared ? pool_regions<S, with_argmax, true>
+                                                          : pool_regions<S, with_argmax, false>;
+    launch(kernel, plan.blocks, plan.policy.warps * 32, plan.shared_bytes, stream, job,
+           plan.policy);
+  };
+  if (job.argmax != nullptr) {
+    kernel_for(std::true_type{});
+  } else {
+    kernel_for(std::false_type{});
+  }
+}
+
+// Calls f(job, plan) for every launch that the call takes: usually one.
+template <class F>
+void for_each_plan(const RegionPoolParams& params, const Stream& stream, const F& f) {
+  RegionJob job{};
+  job.regions = params.regions;
+  job.batch = params.maps[0].batch;
+  job.channels = params.maps[0].channels;
+  job.output_bins = params.pyramid.bins;
+  job.output = params.output;
+  job.argmax = params.argmax;
+  if (params.regions.count * job.channels == 0) return;
+  const auto maps = static_cast<std::int32_t>(params.regions.num_maps);
+  for (job.first_map = 0; job.first_map < maps; job.first_map += kMaxMaps) {
+    job.num_maps = std::min(kMaxMaps, maps - job.first_map);
+    std::copy_n(params.maps + job.first_map, job.num_maps, job.maps);
+    std::copy_n(params.spatial_scales + job.first_map, job.num_maps, job.spatial_scales);
+    if (pack_whole(params.pyramid, job)) {
+      const RegionPlan plan = plan_regions(job, stream);
+      if (plan.place != TablePlace::kNone) {
+        f(job, plan);
+        continue;
+      }
+    }
+    for_each_piece(params.pyramid, job, [&] { f(job, plan_regions(job, stream)); });
+  }
+}
+
+}  // namespace
+
+std::int64_t pool_regions_scratch(const RegionPoolParams& params, const Stream& stream) {
+  std::int64_t most = 0;
+  for_each_plan(params, stream, [&](RegionJob& job, const RegionPlan& plan) {
+    dispatch(job.maps[0].dtype, [&](auto storage) {
+      most = std::max(most, place_scratch<decltype(storage)>(job, plan, nullptr));
+    });
+  });
+  return most;
+}
+
+void pool_regions(const RegionPoolParams& params, void* scratch, const Stream& stream) {
+  for_each_plan(params, stream, [&](RegionJob& job, const RegionPlan& plan) {
+    dispatch(job.maps[0].dtype, [&](auto storage) {
+      using S = decltype(storage);
+      place_scratch<S>(job, plan, static_cast<unsigned char*>(scratch));
+      launch_regions<S>(job, plan, stream);
+    });
+  });
+}
+
+}  // namespace spp_ext::cuda
