@@ -84,7 +84,9 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
   RegionPolicy& policy = plan.policy;
   count_bins(job.pyramid, policy);
   const auto set_packs = [&](std::int32_t packs) {
-    policy.packs = packs;
+    policy.pack_bits = 0;
+    while (policy.packs() < packs) ++policy.pack_bits;
+    packs = policy.packs();
     policy.together = std::max(1, tuning::kRegionPacks / packs);
     job.table_channels = divide_up(job.channels, packs * per_pack) * packs * per_pack;
   };
@@ -115,7 +117,6 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
   // Tables in global memory may take a few times what the output takes.
   plan.place = TablePlace::kGlobal;
   set_packs(static_cast<std::int32_t>(std::min<std::int64_t>(tuning::kRegionMaxPacks, most_packs)));
-  while ((policy.packs & (policy.packs - 1)) != 0) set_packs(policy.packs + 1);
   policy.table_cells = 0;
   std::int64_t tables = 0;
   for (std::int32_t m = 0; m < job.num_maps; ++m) {
@@ -127,7 +128,7 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
     // Blocks that run together share a slab or two, whose tables then stay in the L2 cache.
     policy.segments = std::clamp<std::int64_t>(stream.sms * blocks_of_sm() / 2, 1,
                                                divide_up(job.regions.count, policy.warps));
-    plan.blocks = divide_up(job.channels, policy.packs * per_pack) * policy.segments;
+    plan.blocks = divide_up(job.channels, policy.packs() * per_pack) * policy.segments;
     return plan;
   }
   plan.place = TablePlace::kNone;

@@ -24,7 +24,7 @@
 namespace spp_ext::cuda {
 
 struct RegionPolicy {
-  std::int32_t packs;        // of channels in a slab, a power of two
+  std::int32_t pack_bits;    // a slab has 1 << pack_bits packs of channels
   std::int32_t together;     // regions that a warp pools at a time
   std::int32_t warps;        // of a block
   std::int64_t segments;     // blocks that share the regions of a slab
@@ -34,6 +34,8 @@ struct RegionPolicy {
   // Derived bins are merged in rounds: all that need only base bins and bins of earlier rounds.
   std::int32_t rounds;
   std::int32_t round_ends[kMaxLevels];  // derived bins up to the end of each
+
+  SPP_HOST_DEVICE std::int32_t packs() const { return 1 << pack_bits; }
 };
 
 SPP_HOST_DEVICE std::int64_t align16(std::int64_t bytes) { return divide_up(bytes, 16) * 16; }
@@ -54,44 +56,61 @@ struct DerivedEntry {
   std::int32_t part_cols;  // bins in a row of the source
 };
 
+// Where a bin lies in a slab's run of output, and how far apart its channels are there.
+struct BinRun {
+  std::int32_t first;
+  std::int32_t step;
+};
+
+struct RegionRow {
+  std::int32_t row;
+  std::int32_t group;
+};
+
 // The parts of a block's shared memory, in bytes from its start.
 struct RegionShared {
-  std::int64_t cells;    // S [table_cells][packs], V channels each; in shared memory only
-  std::int64_t squares;  // alike, without argmax
-  std::int64_t base;     // BaseEntry [base_bins]
-  std::int64_t derived;  // DerivedEntry [derived_bins]
+  std::int64_t cells;     // S [table_cells][packs], V channels each; in shared memory only
+  std::int64_t squares;   // alike, without argmax
+  std::int64_t base;      // BaseEntry [base_bins]
+  std::int64_t derived;   // DerivedEntry [derived_bins]
+  std::int64_t bin_runs;  // BinRun [bins]
   std::int64_t runs_to;  // int32 [bins * packs], the element of a row to which a pack of a run goes
   std::int64_t warps;    // [warps] of the following, in bytes from their start
   std::int64_t of_warp;  // bytes of one
   std::int64_t values;   // S [together][bins][packs], V channels each
   std::int64_t bins_cells;  // int32 alike, with argmax
   std::int64_t runs;        // S or int32, a row of output of the slab
-  std::int64_t rows;        // int32 [together]
+  std::int64_t rows;        // RegionRow [together]
   std::int64_t empty;       // uint8 [together][bins]
   std::int64_t bytes;
 
   SPP_HOST_DEVICE RegionShared(const RegionJob& job, const RegionPolicy& policy, bool with_argmax,
                                bool staged) {
-    const std::int64_t table = staged ? 16 * policy.table_cells * policy.packs : 0;
+    const std::int64_t table = staged ? 16 * policy.table_cells * policy.packs() : 0;
     const std::int64_t size = size_of(job.maps[0].dtype);
     const std::int64_t bins = job.pyramid.bins;
-    const std::int64_t packs = policy.together * bins * policy.packs;
+    const std::int64_t packs = policy.together * bins * policy.packs();
     cells = 0;
     squares = cells + table;
     base = squares + (with_argmax ? 0 : table);
     derived = base + align16(policy.base_bins * static_cast<std::int64_t>(sizeof(BaseEntry)));
-    runs_to =
+    bin_runs =
         derived + align16(policy.derived_bins * static_cast<std::int64_t>(sizeof(DerivedEntry)));
-    warps = runs_to + align16(bins * policy.packs * 4);
+    runs_to = bin_runs + align16(bins * 8);
+    warps = runs_to + align16(bins * policy.packs() * 4);
     values = 0;
     bins_cells = values + packs * 16;
     runs = bins_cells + (with_argmax ? packs * 16 / size * 4 : 0);
-    rows = runs + bins * policy.packs * (with_argmax && size < 4 ? 16 / size * 4 : 16);
-    empty = rows + align16(policy.together * 4);
+    rows = runs + bins * policy.packs() * (with_argmax && size < 4 ? 16 / size * 4 : 16);
+    empty = rows + align16(policy.together * 8);
     of_warp = empty + align16(policy.together * bins);
     bytes = warps + policy.warps * of_warp;
   }
 };
+
+__device__ __forceinline__ Span load_span(const Span* from) {
+  return spp_ext::detail::bit_cast<Span>(*reinterpret_cast<const uint2*>(from));
+}
 
 // The tables of one image of one map.
 template <class S>
@@ -178,153 +197,155 @@ struct RegionWarp {
   S* values;
   std::int32_t* cells;
   unsigned char* runs;
-  std::int32_t* rows;
+  RegionRow* rows;
   unsigned char* empty;
   const BaseEntry* base;
   const DerivedEntry* derived;
+  const BinRun* bin_runs;
   const std::int32_t* runs_to;
+  std::int32_t bins;
+  std::int32_t lane;
   std::int64_t channel;  // the slab's first
   std::int32_t used;     // its channels that exist
+  bool aligned;          // whether runs can be written in packs
 
   // Which of the regions pooled together an item is of; `item` becomes its number within that region.
-  __device__ __forceinline__ std::int32_t region_of(std::int32_t& item, std::int32_t items) const {
+  static __device__ __forceinline__ std::int32_t region_of(std::int32_t& item, std::int32_t items) {
     std::int32_t region = 0;
     for (; item >= items; item -= items) ++region;
     return region;
   }
+  __device__ __forceinline__ std::int32_t pack_of(std::int32_t item) const {
+    return item & (policy.packs() - 1);
+  }
   __device__ __forceinline__ std::int32_t at(std::int32_t region, std::int32_t bin,
                                              std::int32_t pack) const {
-    return ((region * static_cast<std::int32_t>(job.pyramid.bins) + bin) * policy.packs + pack) *
-           kV;
+    return (((region * bins + bin) << policy.pack_bits) + pack) * kV;
   }
-  __device__ __forceinline__ void put_cells(std::int32_t to, const std::int32_t* from) const {
+  __device__ __forceinline__ void put(std::int32_t to, const Bests<S>& best) const {
+    store_pack(values + to, make_pack<S>([&](int n) { return narrow<S>(best.values[n]); }));
 #pragma unroll
-    for (int i = 0; i < kV; ++i) cells[to + i] = from[i];
+    for (int n = 0; n < kV; ++n) cells[to + n] = best.cells[n];
   }
 
-  // Base bins of `count` regions, whose rows are in place. Returns whether any of them has no cell.
+  // Base bins of `count` regions, whose rows are in place. Returns whether a bin of this lane's has no
+  // cell.
   template <class TablesOf>
   __device__ __forceinline__ bool pool_base(std::int32_t count, const TablesOf& tables_of) const {
-    const std::int32_t packs = policy.packs;
-    const std::int32_t items = policy.base_bins * packs;
+    const std::int32_t items = policy.base_bins << policy.pack_bits;
     bool any_empty = false;
-    for (std::int32_t i = threadIdx.x % 32; i < count * items; i += 32) {
+    for (std::int32_t i = lane; i < count * items; i += 32) {
       std::int32_t item = i;
       const std::int32_t region = region_of(item, items);
-      const std::int32_t pack = item % packs;
-      const BaseEntry entry = base[item / packs];
-      const std::int64_t row = rows[region];
-      const std::int32_t group = job.groups[row];
+      const std::int32_t pack = pack_of(item);
+      const BaseEntry entry = base[item >> policy.pack_bits];
+      const RegionRow of = rows[region];
       const std::int32_t to = at(region, entry.bin, pack);
-      if (group < 0) {
+      bool is_empty = false;
+      if (of.group < 0) {
         const S nan = narrow<S>(kNaN<ComputeType<S>>);
         store_pack(values + to, make_pack<S>([&](int) { return nan; }));
         if constexpr (with_argmax) {
           for (int n = 0; n < kV; ++n) cells[to + n] = -1;
         }
-        empty[region * job.pyramid.bins + entry.bin] = 0;
-        continue;
-      }
-      const Span* const spans = job.spans + row * job.pyramid.spans;
-      const Span down = spans[entry.row_span], across = spans[entry.col_span];
-      const Tables<S> tables = tables_of(group);
-      if constexpr (with_argmax) {
-        const Bests<S> best = search(tables, down, across, pack * kV);
-        store_pack(values + to, make_pack<S>([&](int n) { return narrow<S>(best.values[n]); }));
-        put_cells(to, best.cells);
       } else {
-        store_pack(values + to, look_up(tables, down, across, pack * kV));
+        const Span* const spans =
+            job.spans +
+            of.row * static_cast<std::int64_t>(static_cast<std::int32_t>(job.pyramid.spans));
+        const Span down = load_span(spans + entry.row_span),
+                   across = load_span(spans + entry.col_span);
+        if constexpr (with_argmax) {
+          put(to, search(tables_of(of.group), down, across, pack * kV));
+        } else {
+          store_pack(values + to, look_up(tables_of(of.group), down, across, pack * kV));
+        }
+        is_empty = down.begin == down.end || across.begin == across.end;
       }
-      const bool is_empty = down.begin == down.end || across.begin == across.end;
-      if (pack == 0) empty[region * job.pyramid.bins + entry.bin] = is_empty;
+      if (pack == 0) empty[region * bins + entry.bin] = is_empty;
       any_empty |= is_empty;
     }
     __syncwarp();
     return any_empty;
   }
 
-  // Merges derived bins, round after round.
-  __device__ __forceinline__ void merge(std::int32_t count) const {
-    const std::int32_t packs = policy.packs;
+  // Calls f(region, pack, entry) for the derived bins of `count` regions, a lane each, round after round.
+  template <class F>
+  __device__ __forceinline__ void for_each_derived(std::int32_t count, std::int32_t pack_bits,
+                                                   const F& f) const {
     std::int32_t begin = 0;
     for (std::int32_t round = 0; round < policy.rounds; ++round) {
-      const std::int32_t items = (policy.round_ends[round] - begin) * packs;
-      for (std::int32_t i = threadIdx.x % 32; i < count * items; i += 32) {
+      const std::int32_t items = (policy.round_ends[round] - begin) << pack_bits;
+      for (std::int32_t i = lane; i < count * items; i += 32) {
         std::int32_t item = i;
         const std::int32_t region = region_of(item, items);
-        const std::int32_t pack = item % packs;
-        const DerivedEntry entry = derived[begin + item / packs];
-        const std::int32_t to = at(region, entry.bin, pack);
-        std::int32_t part = at(region, entry.first_part, pack);
-        const std::int32_t across = entry.across * packs * kV;
-        const std::int32_t down = (entry.part_cols - entry.across) * packs * kV;
-        if constexpr (with_argmax) {
-          merge_bests(part, across, down, entry.down, to);
-        } else {
-          Pack<S> best = lowest_pack<S>();
-          for (std::int32_t y = 0; y < entry.down; ++y, part += down) {
-            for (const std::int32_t end = part + across; part < end; part += packs * kV) {
-              best = maximum(best, load_pack(values + part));
-            }
-          }
-          store_pack(values + to, best);
-        }
+        f(region, item & ((1 << pack_bits) - 1), derived[begin + (item >> pack_bits)]);
       }
       begin = policy.round_ends[round];
       __syncwarp();
     }
   }
-  __device__ __forceinline__ void merge_bests(std::int32_t part, std::int32_t across,
-                                              std::int32_t down, std::int32_t height,
-                                              std::int32_t to) const {
-    Bests<S> best;
+
+  __device__ __forceinline__ void merge(std::int32_t count) const {
+    const std::int32_t step = kV << policy.pack_bits;
+    for_each_derived(count, policy.pack_bits,
+                     [&](std::int32_t region, std::int32_t pack, const DerivedEntry& entry) {
+                       const std::int32_t from = at(region, entry.first_part, pack);
+                       const std::int32_t to = at(region, entry.bin, pack);
+                       Pack<S> best = lowest_pack<S>();
+                       Bests<S> bests;
+                       if constexpr (with_argmax) {
 #pragma unroll
-    for (int i = 0; i < kV; ++i) {
-      best.values[i] = widen(values[part + i]);
-      best.cells[i] = cells[part + i];
-    }
-    for (std::int32_t y = 0; y < height; ++y, part += down) {
-      for (const std::int32_t end = part + across; part < end; part += policy.packs * kV) {
-        const Pack<S> pack = load_pack(values + part);
+                         for (int n = 0; n < kV; ++n) {
+                           bests.values[n] = widen(values[from + n]);
+                           bests.cells[n] = cells[from + n];
+                         }
+                       }
+                       std::int32_t row = from;
+                       for (std::int32_t y = 0; y < entry.down;
+                            ++y, row += entry.part_cols * step) {
+                         const std::int32_t end = row + entry.across * step;
+                         for (std::int32_t part = row; part < end; part += step) {
+                           const Pack<S> pack_of_part = load_pack(values + part);
+                           if constexpr (with_argmax) {
+                             merge_pack(bests, pack_of_part, cells + part);
+                           } else {
+                             best = maximum(best, pack_of_part);
+                           }
+                         }
+                       }
+                       if constexpr (with_argmax) {
+                         put(to, bests);
+                       } else {
+                         store_pack(values + to, best);
+                       }
+                     });
+  }
+  static __device__ __forceinline__ void merge_pack(Bests<S>& best, const Pack<S>& pack,
+                                                    const std::int32_t* pack_cells) {
 #pragma unroll
-        for (int i = 0; i < kV; ++i) {
-          const ComputeType<S> value = widen(pack[i]);
-          const std::int32_t cell = cells[part + i];
-          if (MaxOp::replaces(value, cell, best.values[i], best.cells[i])) {
-            best.values[i] = value;
-            best.cells[i] = cell;
-          }
-        }
+    for (int n = 0; n < kV; ++n) {
+      const ComputeType<S> value = widen(pack[n]);
+      const std::int32_t cell = pack_cells[n];
+      if (MaxOp::replaces(value, cell, best.values[n], best.cells[n])) {
+        best.values[n] = value;
+        best.cells[n] = cell;
       }
     }
-    store_pack(values + to, make_pack<S>([&](int n) { return narrow<S>(best.values[n]); }));
-    put_cells(to, best.cells);
   }
 
   // Bins without a cell become 0, argmax -1. A derived bin is empty if all its parts are.
   __device__ __forceinline__ void clear_empty(std::int32_t count) const {
-    const auto bins = static_cast<std::int32_t>(job.pyramid.bins);
-    const std::int32_t lane = threadIdx.x % 32;
-    std::int32_t begin = 0;
-    for (std::int32_t round = 0; round < policy.rounds; ++round) {
-      const std::int32_t items = policy.round_ends[round] - begin;
-      for (std::int32_t i = lane; i < count * items; i += 32) {
-        std::int32_t item = i;
-        const std::int32_t region = region_of(item, items);
-        const DerivedEntry entry = derived[begin + item];
-        bool all = true;
-        for (std::int32_t y = 0; y < entry.down; ++y) {
-          for (std::int32_t x = 0; x < entry.across; ++x) {
-            all &= empty[region * bins + entry.first_part + y * entry.part_cols + x] != 0;
-          }
+    for_each_derived(count, 0, [&](std::int32_t region, std::int32_t, const DerivedEntry& entry) {
+      bool all = true;
+      for (std::int32_t y = 0; y < entry.down; ++y) {
+        for (std::int32_t x = 0; x < entry.across; ++x) {
+          all &= empty[region * bins + entry.first_part + y * entry.part_cols + x] != 0;
         }
-        empty[region * bins + entry.bin] = all;
       }
-      begin = policy.round_ends[round];
-      __syncwarp();
-    }
-    for (std::int32_t i = lane; i < count * bins * policy.packs; i += 32) {
-      if (empty[i / policy.packs] == 0) continue;
+      empty[region * bins + entry.bin] = all;
+    });
+    for (std::int32_t i = lane; i < (count * bins) << policy.pack_bits; i += 32) {
+      if (empty[i >> policy.pack_bits] == 0) continue;
       store_pack(values + i * kV, Pack<S>{});
       if constexpr (with_argmax) {
         for (int n = 0; n < kV; ++n) cells[i * kV + n] = -1;
@@ -336,37 +357,29 @@ struct RegionWarp {
   // Turns packs of channels into the order of a row of output, and writes them there.
   template <class E>
   __device__ __forceinline__ void write(std::int32_t region, const E* from, E* output) const {
-    const std::int32_t lane = threadIdx.x % 32;
-    const std::int32_t packs = policy.packs;
-    const PyramidView pyramid = job.pyramid.view();
     E* const run = reinterpret_cast<E*>(runs);
     from += at(region, 0, 0);
-    // Run element (level, channel, bin) is at first_bin * used + channel * bins + bin.
-    for (std::int32_t l = 0; l < pyramid.num_levels; ++l) {
-      const auto first = static_cast<std::int32_t>(pyramid.levels[l].first_bin);
-      const auto bins = static_cast<std::int32_t>(pyramid.levels[l].bins);
-      for (std::int32_t i = lane; i < bins * packs; i += 32) {
-        const std::int32_t pack = i % packs, bin = i / packs;
-        E* to = run + first * used + pack * kV * bins + bin;
-        const E* const of_bin = from + ((first + bin) * packs + pack) * kV;
+    for (std::int32_t i = lane; i < bins << policy.pack_bits; i += 32) {
+      const BinRun bin = bin_runs[i >> policy.pack_bits];
+      const std::int32_t first_channel = pack_of(i) * kV;
+      E* const to = run + bin.first + first_channel * bin.step;
 #pragma unroll
-        for (int n = 0; n < kV; ++n, to += bins) {
-          if (pack * kV + n < used) *to = of_bin[n];
-        }
+      for (int n = 0; n < kV; ++n) {
+        if (first_channel + n < used) to[n * bin.step] = from[i * kV + n];
       }
     }
     __syncwarp();
-    E* const row = output + rows[region] * (job.channels * job.output_bins);
-    const std::int32_t elements = used * static_cast<std::int32_t>(pyramid.bins);
-    if (runs_to != nullptr) {
+    E* const row = output + rows[region].row * (job.channels * job.output_bins);
+    if (aligned) {
       constexpr int kW = 16 / sizeof(E);
-      for (std::int32_t i = lane; i < elements / kW; i += 32) {
-        // A pack of values and one of cells differ in length, and both lie in one level's run.
-        const std::int32_t pack = i * kW / kV;
-        *reinterpret_cast<uint4*>(row + runs_to[pack] + (i * kW - pack * kV)) =
-            *reinterpret_cast<const uint4*>(run + i * kW);
+      for (std::int32_t i = lane; i < bins * used / kW; i += 32) {
+        // A pack of values and one of cells may differ in length; either lies in one level's run.
+        const std::int32_t element = i * kW;
+        *reinterpret_cast<uint4*>(row + runs_to[element / kV] + element % kV) =
+            *reinterpret_cast<const uint4*>(run + element);
       }
     } else {
+      const PyramidView pyramid = job.pyramid.view();
       for (std::int32_t l = 0; l < pyramid.num_levels; ++l) {
         const std::int32_t count = static_cast<std::int32_t>(pyramid.levels[l].bins) * used;
         const std::int64_t to = job.output_index(l, 0, channel, 0);
@@ -446,12 +459,14 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
   S* const squares = reinterpret_cast<S*>(shared + parts.squares);
   auto* const base = reinterpret_cast<BaseEntry*>(shared + parts.base);
   auto* const derived = reinterpret_cast<DerivedEntry*>(shared + parts.derived);
+  auto* const bin_runs = reinterpret_cast<BinRun*>(shared + parts.bin_runs);
   auto* const runs_to = reinterpret_cast<std::int32_t*>(shared + parts.runs_to);
   const std::int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   unsigned char* const own = shared + parts.warps + warp * parts.of_warp;
-  const std::int32_t slab = policy.packs * kV;
+  const std::int32_t slab = kV << policy.pack_bits;
   const bool aligned = job.channels % kV == 0;
   const PyramidView pyramid = job.pyramid.view();
+  const auto bins = static_cast<std::int32_t>(pyramid.bins);
   list_bins(job, base, derived);
 
   const std::int64_t slabs = divide_up(job.channels, slab);
@@ -463,12 +478,18 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
     const std::int32_t m = job.batch > 0 ? static_cast<std::int32_t>(unit.group / job.batch) : 0;
     const FeatureMap& map = job.maps[m];
     if (staged && job.batch > 0) {
-      copy_cells<S>(map, {unit.group % job.batch, unit.channel, policy.packs},
+      copy_cells<S>(map, {unit.group % job.batch, unit.channel, policy.packs()},
                     {0, static_cast<std::int32_t>(map.height)},
                     {0, static_cast<std::int32_t>(map.width)}, cells);
     }
+    for (std::int32_t i = threadIdx.x; i < bins; i += blockDim.x) {
+      std::int32_t l = 0;
+      while (i >= pyramid.levels[l].first_bin + pyramid.levels[l].bins) ++l;
+      const auto first = static_cast<std::int32_t>(pyramid.levels[l].first_bin);
+      bin_runs[i] = {first * used + i - first, static_cast<std::int32_t>(pyramid.levels[l].bins)};
+    }
     // A pack of a run is of one level, whose runs of a slab are one run of the row.
-    for (std::int32_t i = threadIdx.x; aligned && i < pyramid.bins * used / kV; i += blockDim.x) {
+    for (std::int32_t i = threadIdx.x; aligned && i < bins * used / kV; i += blockDim.x) {
       std::int32_t l = 0;
       while (i * kV >= (pyramid.levels[l].first_bin + pyramid.levels[l].bins) * used) ++l;
       runs_to[i] = static_cast<std::int32_t>(job.output_index(l, 0, unit.channel, 0) + i * kV -
@@ -477,9 +498,9 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
     __syncthreads();
     if constexpr (staged && !with_argmax) {
       const auto width = static_cast<std::int32_t>(map.width);
-      const std::int32_t count = static_cast<std::int32_t>(map.cells()) * policy.packs;
+      const std::int32_t count = static_cast<std::int32_t>(map.cells()) << policy.pack_bits;
       for (std::int32_t i = threadIdx.x; job.batch > 0 && i < count; i += blockDim.x) {
-        const std::int32_t cell = i / policy.packs;
+        const std::int32_t cell = i >> policy.pack_bits;
         const std::int32_t down = cell < map.cells() - width ? width * slab : 0;
         const std::int32_t right = (cell + 1) % width != 0 ? slab : 0;
         store_pack(squares + i * kV, maximum_of_square(cells + i * kV, down, right));
@@ -491,16 +512,21 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
                                           reinterpret_cast<S*>(own + parts.values),
                                           reinterpret_cast<std::int32_t*>(own + parts.bins_cells),
                                           own + parts.runs,
-                                          reinterpret_cast<std::int32_t*>(own + parts.rows),
+                                          reinterpret_cast<RegionRow*>(own + parts.rows),
                                           own + parts.empty,
                                           base,
                                           derived,
-                                          aligned ? runs_to : nullptr,
+                                          bin_runs,
+                                          runs_to,
+                                          bins,
+                                          lane,
                                           unit.channel,
-                                          used};
+                                          used,
+                                          aligned};
+    const Tables<S> staged_tables{cells, squares, slab, static_cast<std::int32_t>(map.width)};
     const auto tables_of = [&](std::int32_t group) -> Tables<S> {
       if constexpr (staged) {
-        return {cells, squares, slab, static_cast<std::int32_t>(map.width)};
+        return staged_tables;
       } else {
         const auto of = static_cast<std::int32_t>(group / job.batch);
         const std::int64_t first =
@@ -519,14 +545,14 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
       const std::int64_t row = first + lane * stride;
       std::int32_t group = kOtherLaunch;
       if (row < job.regions.count) group = job.groups[row];
-      if (group == kNoGroup) group = 0;
-      const bool mine = staged ? group == unit.group : group >= 0;
+      const std::int32_t owner = group == kNoGroup ? 0 : group;
+      const bool mine = staged ? owner == unit.group : owner >= 0;
       unsigned chosen = __ballot_sync(0xffffffffu, mine);
       while (chosen != 0) {
         std::int32_t count = 0;
         for (; chosen != 0 && count < policy.together; ++count, chosen &= chosen - 1) {
           if (lane == __ffs(static_cast<int>(chosen)) - 1) {
-            pool.rows[count] = static_cast<std::int32_t>(row);
+            pool.rows[count] = {static_cast<std::int32_t>(row), group};
           }
         }
         __syncwarp();
