@@ -250,6 +250,58 @@ def test_a_region_without_a_map_becomes_nan(simt, levels, layouts):
         simt.roi_spatial_pyramid_pool_of_maps(maps, rois, map_indices, *options, True)
 
 
+# [N, C, H, W], regions, where the tables of the map go: shared memory with slabs of 1, 2 or 4 packs, global memory, or
+# nowhere, because the output is small beside the map.
+PLACES = {
+    "shared, many channels": ((2, 70, 12, 10), 40),
+    "shared, a few channels": ((1, 33, 26, 27), 40),
+    "shared, one pack": ((2, 5, 40, 44), 40),
+    "global": ((2, 8, 70, 45), 300),
+    "global, channels that fill no pack": ((1, 5, 45, 70), 300),
+    "none": ((2, 9, 70, 45), 3),
+}
+
+
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("place", PLACES)
+def test_regions_equal_the_cpu_wherever_their_tables_are(simt, place, channels_last):
+    shape, count = PLACES[place]
+    for dtype in (torch.float32, torch.bfloat16):
+        x = make(shape, dtype, "nan", channels_last)
+        for levels in (LEVELS["spp"], LEVELS["bins"]):
+            arguments = (x, random_rois(count, *shape[::2], shape[3], scale=0.5), pyramid("test", levels).encoded)
+            arguments += (0.5, ROI_POOL, False)
+            expected = CPU.roi_spatial_pyramid_pool_with_argmax(*arguments)
+            assert_same(simt.roi_spatial_pyramid_pool(*arguments), expected[0])
+            assert_same(simt.roi_spatial_pyramid_pool_with_argmax(*arguments), expected)
+
+
+@pytest.mark.parametrize("offset", [1, 4])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+def test_regions_of_maps_anywhere_in_memory_equal_the_cpu(simt, channels_last, offset):
+    shape = (2, 8, 9, 7)
+    memory = integers((math.prod(shape) + offset,), torch.float16, seed=1)[offset:]
+    x = memory.view(2, 9, 7, 8).permute(0, 3, 1, 2) if channels_last else memory.view(shape)
+    rois = random_rois(20, 2, 9, 7)
+    arguments = (x, rois, pyramid("test", LEVELS["spp"]).encoded, 1.0, ROI_POOL, False)
+    assert_same(simt.roi_spatial_pyramid_pool(*arguments), CPU.roi_spatial_pyramid_pool(*arguments))
+
+
+@pytest.mark.usefixtures("schedule")
+def test_more_maps_than_a_launch_holds_equal_the_cpu(simt):
+    maps = [make((2, 5, 3 + m, 9 - m % 5), torch.float32, "ties", m % 3 == 0) for m in range(19)]
+    rois, map_indices = random_rois(60, 2, 9, 9), torch.arange(60) * 7 % 20  # the last index names no map
+    arguments = (pyramid("test", LEVELS["two bases"]).encoded, [1 / (m + 1) for m in range(19)], ROI_POOL, False)
+    good = map_indices < 19
+    expected = CPU.roi_spatial_pyramid_pool_of_maps_with_argmax(maps, rois[good], map_indices[good], *arguments)
+    values, argmax = simt.roi_spatial_pyramid_pool_of_maps_with_argmax(maps, rois, map_indices, *arguments)
+    assert_same((values[good], argmax[good]), expected)
+    assert values[~good].isnan().all()
+    assert (argmax[~good] == -1).all()
+    assert_same(simt.roi_spatial_pyramid_pool_of_maps(maps, rois, map_indices, *arguments), values)
+
+
 # Kernel sizes: YOLO's, one that needs steps on the way, and one with a halo that no tile has room for.
 @pytest.mark.usefixtures("schedule")
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
