@@ -53,11 +53,11 @@ __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
        i < elements; i += step) {
-    const std::int64_t row = i / order.size();
+    const std::int64_t row = quotient(i, order.size());
     RowSource source;
     if (!job.source_of(row, &source)) continue;
     const RowPlace place = order.place(
-        i % order.size(), [&](std::int32_t level) { return pyramid.levels[level].in_row(); });
+        i - row * order.size(), [&](std::int32_t level) { return pyramid.levels[level].in_row(); });
     Best<T> best{kNaN<T>, -1};
     if (source.map != nullptr) {
       const FeatureMap& map = *source.map;

@@ -56,11 +56,12 @@ std::int64_t output_bytes(const RegionJob& job) {
          (size_of(job.maps[0].dtype) + (job.argmax != nullptr ? 4 : 0));
 }
 
+// Of the tables of a map, each.
 std::int64_t table_bytes(const RegionJob& job, std::int32_t m) {
   return job.batch * job.maps[m].cells() * job.table_channels * size_of(job.maps[m].dtype);
 }
 
-// With as many warps as there is room for in `room` bytes; false if they are too few.
+// Takes as many warps as there is room for in `room` bytes; false if there is room for none.
 bool fits(const RegionJob& job, RegionPlan& plan, std::int64_t room) {
   RegionPolicy& policy = plan.policy;
   const auto parts = [&] {
@@ -71,14 +72,17 @@ bool fits(const RegionJob& job, RegionPlan& plan, std::int64_t room) {
   policy.warps = static_cast<std::int32_t>(
       std::clamp<std::int64_t>(left / parts().of_warp, 0, tuning::kRegionThreads / 32));
   plan.shared_bytes = parts().bytes;
-  return left > 0 && policy.warps >= tuning::kRegionMinWarps;
+  return policy.warps > 0;
 }
 
 RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
   const bool with_argmax = job.argmax != nullptr;
   const auto per_pack = static_cast<std::int32_t>(16 / size_of(job.maps[0].dtype));
-  std::int64_t cells = 0;
-  for (std::int32_t m = 0; m < job.num_maps; ++m) cells = std::max(cells, job.maps[m].cells());
+  std::int64_t cells = 0, map_bytes = 0;
+  for (std::int32_t m = 0; m < job.num_maps; ++m) {
+    cells = std::max(cells, job.maps[m].cells());
+    map_bytes += job.maps[m].elements() * size_of(job.maps[m].dtype);
+  }
 
   RegionPlan plan{};
   RegionPolicy& policy = plan.policy;
@@ -90,23 +94,32 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
     policy.together = std::max(1, tuning::kRegionPacks / packs);
     job.table_channels = divide_up(job.channels, packs * per_pack) * packs * per_pack;
   };
-  // Offsets in a row of output and in a table are 32 bits wide.
-  if (job.channels * job.output_bins > kInt32Max || job.pyramid.bins > tuning::kRegionMaxBins) {
+  // Offsets in a row of output are 32 bits wide.
+  if (job.channels * job.output_bins > kInt32Max || job.pyramid.bins > tuning::kRegionMaxBins ||
+      map_bytes > tuning::kRegionMapBytes * output_bytes(job)) {
     return plan.place = TablePlace::kNone, plan;
   }
 
   const auto blocks_of_sm = [&] {
     return (stream.shared_bytes + 1024) / (plan.shared_bytes + 1024);
   };
-  const std::int64_t most_packs = divide_up(job.channels, per_pack);
+  const auto slabs = [&] { return job.table_channels / (policy.packs() * per_pack); };
+  // The widest slab that leaves room for enough warps; for each of which fewer must do if none does.
+  const auto find_slab = [&] {
+    for (const std::int32_t warps : {tuning::kRegionGoodWarps, tuning::kRegionMinWarps}) {
+      for (std::int32_t packs = tuning::kRegionMaxPacks; packs >= 1; packs /= 2) {
+        if (packs > 1 && packs / 2 >= divide_up(job.channels, per_pack)) continue;
+        set_packs(packs);
+        if (fits(job, plan, stream.shared_bytes) && policy.warps >= warps) return true;
+      }
+    }
+    return false;
+  };
+
   plan.place = TablePlace::kShared;
   policy.table_cells = static_cast<std::int32_t>(std::min(cells, stream.shared_bytes));
-  for (std::int32_t packs = tuning::kRegionMaxPacks; packs >= 1; packs /= 2) {
-    if (packs > 1 && packs / 2 >= most_packs) continue;
-    set_packs(packs);
-    if (!fits(job, plan, stream.shared_bytes)) continue;
-    const std::int64_t slabs = divide_up(job.channels, packs * per_pack);
-    const std::int64_t units = job.num_maps * std::max<std::int64_t>(job.batch, 1) * slabs;
+  if (find_slab()) {
+    const std::int64_t units = job.num_maps * std::max<std::int64_t>(job.batch, 1) * slabs();
     policy.segments =
         std::clamp<std::int64_t>(stream.sms * blocks_of_sm() / units, 1,
                                  divide_up(job.regions.count, policy.warps * policy.together));
@@ -114,22 +127,23 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
     return plan;
   }
 
-  // Tables in global memory may take a few times what the output takes.
+  // Tables in global memory may take a few times what the output takes, and offsets in the table of an
+  // image are 32 bits wide.
   plan.place = TablePlace::kGlobal;
-  set_packs(static_cast<std::int32_t>(std::min<std::int64_t>(tuning::kRegionMaxPacks, most_packs)));
   policy.table_cells = 0;
-  std::int64_t tables = 0;
-  for (std::int32_t m = 0; m < job.num_maps; ++m) {
-    tables += table_bytes(job, m) * (with_argmax ? 1 : 2);
-  }
-  if (cells * job.table_channels <= kInt32Max && job.batch > 0 &&
-      tables <= tuning::kTableBytesOfOutput * output_bytes(job) &&
-      fits(job, plan, stream.shared_bytes)) {
-    // Blocks that run together share a slab or two, whose tables then stay in the L2 cache.
-    policy.segments = std::clamp<std::int64_t>(stream.sms * blocks_of_sm() / 2, 1,
-                                               divide_up(job.regions.count, policy.warps));
-    plan.blocks = divide_up(job.channels, policy.packs() * per_pack) * policy.segments;
-    return plan;
+  if (job.batch > 0 && find_slab()) {
+    std::int64_t bytes = 0;
+    for (std::int32_t m = 0; m < job.num_maps; ++m) {
+      bytes += table_bytes(job, m) * (with_argmax ? 1 : 2);
+    }
+    if (cells * job.table_channels <= kInt32Max &&
+        bytes <= tuning::kTableBytesOfOutput * output_bytes(job)) {
+      // Blocks that run together share a slab or two, whose tables then stay in the L2 cache.
+      policy.segments = std::clamp<std::int64_t>(stream.sms * blocks_of_sm() / 2, 1,
+                                                 divide_up(job.regions.count, policy.warps));
+      plan.blocks = slabs() * policy.segments;
+      return plan;
+    }
   }
   plan.place = TablePlace::kNone;
   return plan;
@@ -208,14 +222,12 @@ void for_each_plan(const RegionPoolParams& params, const Stream& stream, const F
     job.num_maps = std::min(kMaxMaps, maps - job.first_map);
     std::copy_n(params.maps + job.first_map, job.num_maps, job.maps);
     std::copy_n(params.spatial_scales + job.first_map, job.num_maps, job.spatial_scales);
+    const auto launch_packed = [&] { f(job, plan_regions(job, stream)); };
     if (pack_whole(params.pyramid, job)) {
-      const RegionPlan plan = plan_regions(job, stream);
-      if (plan.place != TablePlace::kNone) {
-        f(job, plan);
-        continue;
-      }
+      launch_packed();
+    } else {
+      for_each_piece(params.pyramid, job, launch_packed);
     }
-    for_each_piece(params.pyramid, job, [&] { f(job, plan_regions(job, stream)); });
   }
 }
 

@@ -21,8 +21,8 @@ __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < items;
        i += step) {
-    const std::int64_t row = i / pyramid.spans;
-    const std::int64_t span = i % pyramid.spans;
+    const std::int64_t row = quotient(i, pyramid.spans);
+    const std::int64_t span = i - row * pyramid.spans;
     const std::int32_t group = job.find_group(row);
     if (span == 0) job.groups[row] = group;
     if (group < 0) continue;

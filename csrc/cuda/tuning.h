@@ -48,13 +48,17 @@ constexpr int kScatterWarps = 8;
 constexpr int kScatterMinBlocks = 2;                     // as kMinBlocks: 128 registers a thread
 constexpr std::int64_t kScatterRegionBytes = 96 * 1024;  // shared memory for the sums of regions
 
-// pool_regions: threads of a block, at most and at least; packs of 16 bytes in a slab of channels, and packs
-// that a warp works on at a time, of one region or of several; the most bins of a pyramid.
+// pool_regions: threads of a block; the warps that should fit beside the tables, and those that must;
+// packs of 16 bytes in a slab of channels, and packs that a warp works on at a time, of one region or of
+// several; the most bins of a pyramid.
 constexpr int kRegionThreads = 512;
+constexpr int kRegionGoodWarps = 8;
 constexpr int kRegionMinWarps = 4;
 constexpr std::int32_t kRegionMaxPacks = 4;
 constexpr std::int32_t kRegionPacks = 2;
 constexpr std::int64_t kRegionMaxBins = 1024;
+// Maps of more than so many times the bytes of the output are not worth copying to shared memory.
+constexpr std::int64_t kRegionMapBytes = 8;
 
 // build_tables: cells of a row and packs of channels in a block; and how many times the bytes of the output
 // tables in global memory may take.
