@@ -357,26 +357,31 @@ struct RegionWarp {
   // Turns packs of channels into the order of a row of output, and writes them there.
   template <class E>
   __device__ __forceinline__ void write(std::int32_t region, const E* from, E* output) const {
+    constexpr int kW = kPerPack<E>;
     E* const run = reinterpret_cast<E*>(runs);
     from += at(region, 0, 0);
     for (std::int32_t i = lane; i < bins << policy.pack_bits; i += 32) {
       const BinRun bin = bin_runs[i >> policy.pack_bits];
       const std::int32_t first_channel = pack_of(i) * kV;
       E* const to = run + bin.first + first_channel * bin.step;
+      if (first_channel + kV <= used) {
 #pragma unroll
-      for (int n = 0; n < kV; ++n) {
-        if (first_channel + n < used) to[n * bin.step] = from[i * kV + n];
+        for (int n = 0; n < kV; n += kW) {
+          const Pack<E> pack = load_pack(from + i * kV + n);
+#pragma unroll
+          for (int k = 0; k < kW; ++k) to[(n + k) * bin.step] = pack[k];
+        }
+      } else {
+        for (int n = 0; first_channel + n < used; ++n) to[n * bin.step] = from[i * kV + n];
       }
     }
     __syncwarp();
     E* const row = output + rows[region].row * (job.channels * job.output_bins);
     if (aligned) {
-      constexpr int kW = 16 / sizeof(E);
       for (std::int32_t i = lane; i < bins * used / kW; i += 32) {
         // A pack of values and one of cells may differ in length; either lies in one level's run.
         const std::int32_t element = i * kW;
-        *reinterpret_cast<uint4*>(row + runs_to[element / kV] + element % kV) =
-            *reinterpret_cast<const uint4*>(run + element);
+        store_pack(row + runs_to[element / kV] + element % kV, load_pack(run + element));
       }
     } else {
       const PyramidView pyramid = job.pyramid.view();
