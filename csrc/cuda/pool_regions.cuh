@@ -357,7 +357,8 @@ struct RegionWarp {
   // Turns packs of channels into the order of a row of output, and writes them there.
   template <class E>
   __device__ __forceinline__ void write(std::int32_t region, const E* from, E* output) const {
-    constexpr int kW = kPerPack<E>;
+    // A pack of values and one of cells may differ in length; the shorter is aligned for both.
+    constexpr int kW = kPerPack<E> < kV ? kPerPack<E> : kV;
     E* const run = reinterpret_cast<E*>(runs);
     from += at(region, 0, 0);
     for (std::int32_t i = lane; i < bins << policy.pack_bits; i += 32) {
@@ -367,7 +368,7 @@ struct RegionWarp {
       if (first_channel + kV <= used) {
 #pragma unroll
         for (int n = 0; n < kV; n += kW) {
-          const Pack<E> pack = load_pack(from + i * kV + n);
+          const Pack<E, kW> pack = load_pack<E, kW>(from + i * kV + n);
 #pragma unroll
           for (int k = 0; k < kW; ++k) to[(n + k) * bin.step] = pack[k];
         }
@@ -379,9 +380,8 @@ struct RegionWarp {
     E* const row = output + rows[region].row * (job.channels * job.output_bins);
     if (aligned) {
       for (std::int32_t i = lane; i < bins * used / kW; i += 32) {
-        // A pack of values and one of cells may differ in length; either lies in one level's run.
         const std::int32_t element = i * kW;
-        store_pack(row + runs_to[element / kV] + element % kV, load_pack(run + element));
+        store_pack(row + runs_to[element / kV] + element % kV, load_pack<E, kW>(run + element));
       }
     } else {
       const PyramidView pyramid = job.pyramid.view();
