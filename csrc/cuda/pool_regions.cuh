@@ -40,48 +40,54 @@ struct RegionPolicy {
 
 SPP_HOST_DEVICE std::int64_t align16(std::int64_t bytes) { return divide_up(bytes, 16) * 16; }
 
-// Where a base bin finds its spans, and where it goes.
-struct BaseEntry {
+// What the lanes of a warp do is the same for every region, so a block lists it once. Numbers of values are
+// positions in the warp's `values`, [region][bin][pack], counted in numbers of S.
+
+// Looks up one pack of channels of one base bin.
+struct alignas(16) BaseItem {
+  std::int32_t region;
   std::int32_t row_span;
   std::int32_t col_span;
-  std::int32_t bin;
+  std::int32_t to;
 };
 
-// The grid of bins that a derived bin is merged from, and where it goes.
-struct DerivedEntry {
-  std::int32_t bin;
-  std::int32_t first_part;
-  std::int32_t down;
-  std::int32_t across;
-  std::int32_t part_cols;  // bins in a row of the source
+// Merges one pack of a derived bin from a rectangle of other bins.
+struct alignas(16) DerivedItem {
+  std::int32_t from;  // the first part
+  std::int32_t to;
+  std::int32_t across;  // numbers from the first part of a row to behind its last
+  std::int32_t stride;  // numbers between the rows of parts
+  std::int32_t down;    // rows of parts
 };
 
-// Where a bin lies in a slab's run of output, and how far apart its channels are there.
-struct BinRun {
-  std::int32_t first;
-  std::int32_t step;
+// Turns a pack of channels of a bin into numbers of a run.
+struct alignas(8) RunItem {
+  std::int32_t to;
+  std::int32_t step;  // between channels
 };
 
-struct RegionRow {
+// A region that a warp pools.
+struct alignas(16) RegionRow {
   std::int32_t row;
   std::int32_t group;
+  std::int64_t spans;  // the first, of all spans
 };
 
 // The parts of a block's shared memory, in bytes from its start.
 struct RegionShared {
   std::int64_t cells;     // S [table_cells][packs], V channels each; in shared memory only
   std::int64_t squares;   // alike, without argmax
-  std::int64_t base;      // BaseEntry [base_bins]
-  std::int64_t derived;   // DerivedEntry [derived_bins]
-  std::int64_t bin_runs;  // BinRun [bins]
-  std::int64_t runs_to;  // int32 [bins * packs], the element of a row to which a pack of a run goes
-  std::int64_t warps;    // [warps] of the following, in bytes from their start
-  std::int64_t of_warp;  // bytes of one
-  std::int64_t values;   // S [together][bins][packs], V channels each
-  std::int64_t bins_cells;  // int32 alike, with argmax
-  std::int64_t runs;        // S or int32, a row of output of the slab
-  std::int64_t rows;        // RegionRow [together]
-  std::int64_t empty;       // uint8 [together][bins]
+  std::int64_t base;      // BaseItem [together][base_bins][packs]
+  std::int64_t derived;   // DerivedItem, by round [together][derived_bins][packs]
+  std::int64_t to_run;    // RunItem [bins][packs]
+  std::int64_t from_run;  // int32 [bins * packs], the number of a row to which a pack of a run goes
+  std::int64_t warps;     // [warps] of the following, in bytes from their start
+  std::int64_t of_warp;   // bytes of one
+  std::int64_t values;    // S [together][bins][packs], V channels each
+  std::int64_t places;    // int32 alike, the cells of the values, with argmax
+  std::int64_t run;       // S or int32, a row of output of the slab
+  std::int64_t rows;      // RegionRow [together]
+  std::int64_t empty;     // uint8 [together][bins]
   std::int64_t bytes;
 
   SPP_HOST_DEVICE RegionShared(const RegionJob& job, const RegionPolicy& policy, bool with_argmax,
@@ -89,21 +95,23 @@ struct RegionShared {
     const std::int64_t table = staged ? 16 * policy.table_cells * policy.packs() : 0;
     const std::int64_t size = size_of(job.maps[0].dtype);
     const std::int64_t bins = job.pyramid.bins;
-    const std::int64_t packs = policy.together * bins * policy.packs();
+    const std::int64_t packs = policy.packs(), together = policy.together;
+    const auto items = [&](std::int64_t count, std::size_t bytes_each) {
+      return align16(count * packs * static_cast<std::int64_t>(bytes_each));
+    };
     cells = 0;
     squares = cells + table;
     base = squares + (with_argmax ? 0 : table);
-    derived = base + align16(policy.base_bins * static_cast<std::int64_t>(sizeof(BaseEntry)));
-    bin_runs =
-        derived + align16(policy.derived_bins * static_cast<std::int64_t>(sizeof(DerivedEntry)));
-    runs_to = bin_runs + align16(bins * 8);
-    warps = runs_to + align16(bins * policy.packs() * 4);
+    derived = base + items(together * policy.base_bins, sizeof(BaseItem));
+    to_run = derived + items(together * policy.derived_bins, sizeof(DerivedItem));
+    from_run = to_run + items(bins, sizeof(RunItem));
+    warps = from_run + items(bins, 4);
     values = 0;
-    bins_cells = values + packs * 16;
-    runs = bins_cells + (with_argmax ? packs * 16 / size * 4 : 0);
-    rows = runs + bins * policy.packs() * (with_argmax && size < 4 ? 16 / size * 4 : 16);
-    empty = rows + align16(policy.together * 8);
-    of_warp = empty + align16(policy.together * bins);
+    places = values + items(together * bins, 16);
+    run = places + (with_argmax ? items(together * bins, 16 / size * 4) : 0);
+    rows = run + items(bins, with_argmax && size < 4 ? 16 / size * 4 : 16);
+    empty = rows + together * static_cast<std::int64_t>(sizeof(RegionRow));
+    of_warp = empty + align16(together * bins);
     bytes = warps + policy.warps * of_warp;
   }
 };
@@ -132,17 +140,20 @@ __device__ __forceinline__ Pack<S> look_up(const Tables<S>& tables, Span rows, S
   const S* const table = side == 2 ? tables.squares : tables.cells;
   const std::int32_t row_stride = tables.width * tables.cell_stride;
   const std::int32_t step = side * tables.cell_stride;
-  std::int32_t y = rows.begin;
+  const std::int32_t down = side * row_stride;
+  const std::int32_t to_last = (width - side) * tables.cell_stride;
+  std::int32_t row = rows.begin * row_stride + cols.begin * tables.cell_stride + own;
+  const std::int32_t last_row = row + (height - side) * row_stride;
   while (true) {
-    std::int32_t at = y * row_stride + cols.begin * tables.cell_stride + own;
-    const std::int32_t last = at + (width - side) * tables.cell_stride;
+    std::int32_t at = row;
+    const std::int32_t last = row + to_last;
     while (true) {
       best = maximum(best, load_pack(table + at));
       if (at == last) break;
       at = at + step < last ? at + step : last;
     }
-    if (y == rows.end - side) break;
-    y = y + side < rows.end - side ? y + side : rows.end - side;
+    if (row == last_row) break;
+    row = row + down < last_row ? row + down : last_row;
   }
   return best;
 }
@@ -195,160 +206,145 @@ struct RegionWarp {
   const RegionJob& job;
   const RegionPolicy& policy;
   S* values;
-  std::int32_t* cells;
-  unsigned char* runs;
+  std::int32_t* places;
+  unsigned char* run;
   RegionRow* rows;
   unsigned char* empty;
-  const BaseEntry* base;
-  const DerivedEntry* derived;
-  const BinRun* bin_runs;
-  const std::int32_t* runs_to;
-  std::int32_t bins;
+  const BaseItem* base;
+  const DerivedItem* derived;
+  const RunItem* to_run;
+  const std::int32_t* from_run;
   std::int32_t lane;
   std::int64_t channel;  // the slab's first
   std::int32_t used;     // its channels that exist
   bool aligned;          // whether runs can be written in packs
 
-  // Which of the regions pooled together an item is of; `item` becomes its number within that region.
-  static __device__ __forceinline__ std::int32_t region_of(std::int32_t& item, std::int32_t items) {
-    std::int32_t region = 0;
-    for (; item >= items; item -= items) ++region;
-    return region;
-  }
-  __device__ __forceinline__ std::int32_t pack_of(std::int32_t item) const {
-    return item & (policy.packs() - 1);
-  }
-  __device__ __forceinline__ std::int32_t at(std::int32_t region, std::int32_t bin,
-                                             std::int32_t pack) const {
-    return (((region * bins + bin) << policy.pack_bits) + pack) * kV;
+  __device__ __forceinline__ std::int32_t bins() const {
+    return static_cast<std::int32_t>(job.pyramid.bins);
   }
   __device__ __forceinline__ void put(std::int32_t to, const Bests<S>& best) const {
     store_pack(values + to, make_pack<S>([&](int n) { return narrow<S>(best.values[n]); }));
 #pragma unroll
-    for (int n = 0; n < kV; ++n) cells[to + n] = best.cells[n];
+    for (int n = 0; n < kV; ++n) places[to + n] = best.cells[n];
   }
 
-  // Base bins of `count` regions, whose rows are in place. Returns whether a bin of this lane's has no
-  // cell.
+  // Base bins of the regions whose rows are in place. Returns whether a bin of this lane's has no cell.
   template <class TablesOf>
-  __device__ __forceinline__ bool pool_base(std::int32_t count, const TablesOf& tables_of) const {
-    const std::int32_t items = policy.base_bins << policy.pack_bits;
+  __device__ __forceinline__ bool pool_base(const TablesOf& tables_of) const {
+    const std::int32_t items = (policy.together * policy.base_bins) << policy.pack_bits;
+    const std::int32_t own_bits = (kV << policy.pack_bits) - 1;
     bool any_empty = false;
-    for (std::int32_t i = lane; i < count * items; i += 32) {
-      std::int32_t item = i;
-      const std::int32_t region = region_of(item, items);
-      const std::int32_t pack = pack_of(item);
-      const BaseEntry entry = base[item >> policy.pack_bits];
-      const RegionRow of = rows[region];
-      const std::int32_t to = at(region, entry.bin, pack);
-      bool is_empty = false;
-      if (of.group < 0) {
+    for (std::int32_t i = lane; i < items; i += 32) {
+      const BaseItem item = base[i];
+      const RegionRow row = rows[item.region];
+      if (row.group < 0) {
         const S nan = narrow<S>(kNaN<ComputeType<S>>);
-        store_pack(values + to, make_pack<S>([&](int) { return nan; }));
+        store_pack(values + item.to, make_pack<S>([&](int) { return nan; }));
         if constexpr (with_argmax) {
-          for (int n = 0; n < kV; ++n) cells[to + n] = -1;
+          for (int n = 0; n < kV; ++n) places[item.to + n] = -1;
         }
-      } else {
-        const Span* const spans =
-            job.spans +
-            of.row * static_cast<std::int64_t>(static_cast<std::int32_t>(job.pyramid.spans));
-        const Span down = load_span(spans + entry.row_span),
-                   across = load_span(spans + entry.col_span);
-        if constexpr (with_argmax) {
-          put(to, search(tables_of(of.group), down, across, pack * kV));
-        } else {
-          store_pack(values + to, look_up(tables_of(of.group), down, across, pack * kV));
-        }
-        is_empty = down.begin == down.end || across.begin == across.end;
+        continue;
       }
-      if (pack == 0) empty[region * bins + entry.bin] = is_empty;
-      any_empty |= is_empty;
+      const Span* const spans = job.spans + row.spans;
+      const Span down = load_span(spans + item.row_span);
+      const Span across = load_span(spans + item.col_span);
+      const Tables<S> tables = tables_of(row.group);
+      if constexpr (with_argmax) {
+        put(item.to, search(tables, down, across, item.to & own_bits));
+      } else {
+        store_pack(values + item.to, look_up(tables, down, across, item.to & own_bits));
+      }
+      any_empty |= down.begin == down.end || across.begin == across.end;
     }
     __syncwarp();
     return any_empty;
   }
 
-  // Calls f(region, pack, entry) for the derived bins of `count` regions, a lane each, round after round.
-  template <class F>
-  __device__ __forceinline__ void for_each_derived(std::int32_t count, std::int32_t pack_bits,
-                                                   const F& f) const {
-    std::int32_t begin = 0;
+  // Derived bins, round after round.
+  __device__ __forceinline__ void merge() const {
+    const std::int32_t step = kV << policy.pack_bits;
+    std::int32_t i = lane;
     for (std::int32_t round = 0; round < policy.rounds; ++round) {
-      const std::int32_t items = (policy.round_ends[round] - begin) << pack_bits;
-      for (std::int32_t i = lane; i < count * items; i += 32) {
-        std::int32_t item = i;
-        const std::int32_t region = region_of(item, items);
-        f(region, item & ((1 << pack_bits) - 1), derived[begin + (item >> pack_bits)]);
+      const std::int32_t end = (policy.together * policy.round_ends[round]) << policy.pack_bits;
+      for (; i < end; i += 32) {
+        const DerivedItem item = derived[i];
+        if constexpr (with_argmax) {
+          put(item.to, merge_bests(item, step));
+        } else {
+          Pack<S> best = load_pack(values + item.from);
+          const S* row = values + item.from;
+          for (std::int32_t y = 0; y < item.down; ++y, row += item.stride) {
+            for (const S *part = row, *last = row + item.across; part < last; part += step) {
+              best = maximum(best, load_pack(part));
+            }
+          }
+          store_pack(values + item.to, best);
+        }
       }
-      begin = policy.round_ends[round];
+      i = end + lane;
       __syncwarp();
     }
   }
-
-  __device__ __forceinline__ void merge(std::int32_t count) const {
-    const std::int32_t step = kV << policy.pack_bits;
-    for_each_derived(count, policy.pack_bits,
-                     [&](std::int32_t region, std::int32_t pack, const DerivedEntry& entry) {
-                       const std::int32_t from = at(region, entry.first_part, pack);
-                       const std::int32_t to = at(region, entry.bin, pack);
-                       Pack<S> best = lowest_pack<S>();
-                       Bests<S> bests;
-                       if constexpr (with_argmax) {
-#pragma unroll
-                         for (int n = 0; n < kV; ++n) {
-                           bests.values[n] = widen(values[from + n]);
-                           bests.cells[n] = cells[from + n];
-                         }
-                       }
-                       std::int32_t row = from;
-                       for (std::int32_t y = 0; y < entry.down;
-                            ++y, row += entry.part_cols * step) {
-                         const std::int32_t end = row + entry.across * step;
-                         for (std::int32_t part = row; part < end; part += step) {
-                           const Pack<S> pack_of_part = load_pack(values + part);
-                           if constexpr (with_argmax) {
-                             merge_pack(bests, pack_of_part, cells + part);
-                           } else {
-                             best = maximum(best, pack_of_part);
-                           }
-                         }
-                       }
-                       if constexpr (with_argmax) {
-                         put(to, bests);
-                       } else {
-                         store_pack(values + to, best);
-                       }
-                     });
-  }
-  static __device__ __forceinline__ void merge_pack(Bests<S>& best, const Pack<S>& pack,
-                                                    const std::int32_t* pack_cells) {
+  __device__ __forceinline__ Bests<S> merge_bests(const DerivedItem& item,
+                                                  std::int32_t step) const {
+    Bests<S> best;
 #pragma unroll
     for (int n = 0; n < kV; ++n) {
-      const ComputeType<S> value = widen(pack[n]);
-      const std::int32_t cell = pack_cells[n];
-      if (MaxOp::replaces(value, cell, best.values[n], best.cells[n])) {
-        best.values[n] = value;
-        best.cells[n] = cell;
+      best.values[n] = widen(values[item.from + n]);
+      best.cells[n] = places[item.from + n];
+    }
+    std::int32_t row = item.from;
+    for (std::int32_t y = 0; y < item.down; ++y, row += item.stride) {
+      for (std::int32_t part = row; part < row + item.across; part += step) {
+        const Pack<S> pack = load_pack(values + part);
+#pragma unroll
+        for (int n = 0; n < kV; ++n) {
+          const ComputeType<S> value = widen(pack[n]);
+          const std::int32_t cell = places[part + n];
+          if (MaxOp::replaces(value, cell, best.values[n], best.cells[n])) {
+            best.values[n] = value;
+            best.cells[n] = cell;
+          }
+        }
       }
     }
+    return best;
   }
 
   // Bins without a cell become 0, argmax -1. A derived bin is empty if all its parts are.
-  __device__ __forceinline__ void clear_empty(std::int32_t count) const {
-    for_each_derived(count, 0, [&](std::int32_t region, std::int32_t, const DerivedEntry& entry) {
-      bool all = true;
-      for (std::int32_t y = 0; y < entry.down; ++y) {
-        for (std::int32_t x = 0; x < entry.across; ++x) {
-          all &= empty[region * bins + entry.first_part + y * entry.part_cols + x] != 0;
+  __device__ __forceinline__ void clear_empty() const {
+    const std::int32_t bits = policy.pack_bits, step = kV << bits;
+    const std::int32_t base_items = (policy.together * policy.base_bins) << bits;
+    for (std::int32_t i = lane; i < base_items; i += 32) {
+      const BaseItem item = base[i];
+      const RegionRow row = rows[item.region];
+      const Span* const spans = job.spans + row.spans;
+      const Span down = spans[item.row_span], across = spans[item.col_span];
+      empty[item.to / step] =
+          row.group >= 0 && (down.begin == down.end || across.begin == across.end);
+    }
+    __syncwarp();
+    std::int32_t i = lane;
+    for (std::int32_t round = 0; round < policy.rounds; ++round) {
+      const std::int32_t end = (policy.together * policy.round_ends[round]) << bits;
+      for (; i < end; i += 32) {
+        const DerivedItem item = derived[i];
+        bool all = true;
+        for (std::int32_t y = 0, row = item.from; y < item.down; ++y, row += item.stride) {
+          for (std::int32_t part = row; part < row + item.across; part += step) {
+            all &= empty[part / step] != 0;
+          }
         }
+        empty[item.to / step] = all;
       }
-      empty[region * bins + entry.bin] = all;
-    });
-    for (std::int32_t i = lane; i < (count * bins) << policy.pack_bits; i += 32) {
-      if (empty[i >> policy.pack_bits] == 0) continue;
-      store_pack(values + i * kV, Pack<S>{});
+      i = end + lane;
+      __syncwarp();
+    }
+    for (std::int32_t k = lane; k < (policy.together * bins()) << bits; k += 32) {
+      if (empty[k >> bits] == 0) continue;
+      store_pack(values + k * kV, Pack<S>{});
       if constexpr (with_argmax) {
-        for (int n = 0; n < kV; ++n) cells[i * kV + n] = -1;
+        for (int n = 0; n < kV; ++n) places[k * kV + n] = -1;
       }
     }
     __syncwarp();
@@ -357,84 +353,145 @@ struct RegionWarp {
   // Turns packs of channels into the order of a row of output, and writes them there.
   template <class E>
   __device__ __forceinline__ void write(std::int32_t region, const E* from, E* output) const {
-    // A pack of values and one of cells may differ in length; the shorter is aligned for both.
+    // A pack of values and one of places may differ in length; the shorter is aligned for both.
     constexpr int kW = kPerPack<E> < kV ? kPerPack<E> : kV;
-    E* const run = reinterpret_cast<E*>(runs);
-    from += at(region, 0, 0);
-    for (std::int32_t i = lane; i < bins << policy.pack_bits; i += 32) {
-      const BinRun bin = bin_runs[i >> policy.pack_bits];
-      const std::int32_t first_channel = pack_of(i) * kV;
-      E* const to = run + bin.first + first_channel * bin.step;
-      if (first_channel + kV <= used) {
+    E* const own_run = reinterpret_cast<E*>(run);
+    const std::int32_t items = bins() << policy.pack_bits;
+    from += region * items * kV;
+    if (aligned) {
+      for (std::int32_t i = lane; i < items; i += 32) {
+        const RunItem item = to_run[i];
+        E* to = own_run + item.to;
 #pragma unroll
         for (int n = 0; n < kV; n += kW) {
           const Pack<E, kW> pack = load_pack<E, kW>(from + i * kV + n);
 #pragma unroll
-          for (int k = 0; k < kW; ++k) to[(n + k) * bin.step] = pack[k];
+          for (int k = 0; k < kW; ++k, to += item.step) *to = pack[k];
         }
-      } else {
-        for (int n = 0; first_channel + n < used; ++n) to[n * bin.step] = from[i * kV + n];
+      }
+    } else {
+      for (std::int32_t i = lane; i < items; i += 32) {
+        const RunItem item = to_run[i];
+        const std::int32_t first = (i & (policy.packs() - 1)) * kV;
+        for (int n = 0; n < kV && first + n < used; ++n) {
+          own_run[item.to + n * item.step] = from[i * kV + n];
+        }
       }
     }
     __syncwarp();
     E* const row = output + rows[region].row * (job.channels * job.output_bins);
     if (aligned) {
-      for (std::int32_t i = lane; i < bins * used / kW; i += 32) {
-        const std::int32_t element = i * kW;
-        store_pack(row + runs_to[element / kV] + element % kV, load_pack<E, kW>(run + element));
+      for (std::int32_t i = lane; i < bins() * used / kW; i += 32) {
+        const std::int32_t number = i * kW;
+        store_pack(row + from_run[number / kV] + number % kV, load_pack<E, kW>(own_run + number));
       }
     } else {
       const PyramidView pyramid = job.pyramid.view();
       for (std::int32_t l = 0; l < pyramid.num_levels; ++l) {
         const std::int32_t count = static_cast<std::int32_t>(pyramid.levels[l].bins) * used;
         const std::int64_t to = job.output_index(l, 0, channel, 0);
-        const E* const of_level = run + pyramid.levels[l].first_bin * used;
+        const E* const of_level = own_run + pyramid.levels[l].first_bin * used;
         for (std::int32_t i = lane; i < count; i += 32) row[to + i] = of_level[i];
       }
     }
     __syncwarp();
   }
 
+  // Pools the regions in rows[0, count). Where they are fewer than policy.together, the others are some
+  // region, too, and are not written.
   template <class TablesOf>
   __device__ __forceinline__ void pool(std::int32_t count, const TablesOf& tables_of) const {
-    const bool any_empty = pool_base(count, tables_of);
-    merge(count);
-    if (__any_sync(0xffffffffu, any_empty)) clear_empty(count);
+    const bool any_empty = pool_base(tables_of);
+    merge();
+    if (__any_sync(0xffffffffu, any_empty)) clear_empty();
     for (std::int32_t region = 0; region < count; ++region) {
       write(region, values, static_cast<S*>(job.output));
-      if constexpr (with_argmax) write(region, cells, job.argmax);
+      if constexpr (with_argmax) write(region, places, job.argmax);
     }
   }
 };
 
-// Lists in shared memory how bins are found, merged and written; a barrier must follow.
-__device__ __forceinline__ void list_bins(const RegionJob& job, BaseEntry* base,
-                                          DerivedEntry* derived) {
+// Lists in shared memory what the lanes of each warp do. A barrier must follow.
+template <class S>
+__device__ __forceinline__ void list_bins(const RegionJob& job, const RegionPolicy& policy,
+                                          BaseItem* base, DerivedItem* derived) {
   const PyramidView pyramid = job.pyramid.view();
+  const std::int32_t step = kPerPack<S> << policy.pack_bits;  // of a bin
+  const auto bins = static_cast<std::int32_t>(pyramid.bins);
+  // Calls f(region, bin, number of a pack) for every pack of `count` bins of every region.
+  const auto for_each = [&](std::int32_t count, const auto& f) {
+    const std::int32_t packs = count << policy.pack_bits;
+    for (std::int32_t i = threadIdx.x; i < policy.together * packs; i += blockDim.x) {
+      const std::int32_t region = i / packs, item = i - region * packs;
+      f(region, item >> policy.pack_bits, item & (policy.packs() - 1));
+    }
+  };
+  const auto at = [&](std::int32_t region, std::int64_t bin, std::int32_t pack) {
+    return (region * bins + static_cast<std::int32_t>(bin)) * step + pack * kPerPack<S>;
+  };
   for (BaseLevels levels(pyramid); levels.next();) {
     const Level& level = levels.level();
     const auto first_span = static_cast<std::int32_t>(levels.first_span());
-    for (std::int32_t bin = threadIdx.x; bin < level.bins; bin += blockDim.x) {
-      base[levels.first_base_bin() + bin] = {
-          first_span + static_cast<std::int32_t>(level.row_span_of(bin)),
+    const auto first_bin = static_cast<std::int32_t>(levels.first_base_bin());
+    for_each(static_cast<std::int32_t>(level.bins), [&](std::int32_t region, std::int32_t bin,
+                                                        std::int32_t pack) {
+      base[((region * policy.base_bins + first_bin + bin) << policy.pack_bits) + pack] = {
+          region, first_span + static_cast<std::int32_t>(level.row_span_of(bin)),
           first_span + static_cast<std::int32_t>(level.row_spans() + level.col_span_of(bin)),
-          static_cast<std::int32_t>(level.first_bin) + bin};
-    }
+          at(region, level.first_bin + bin, pack)};
+    });
   }
-  std::int32_t before = 0;
+  // Derived bins of a round stand together: [region][bin of the round][pack].
+  std::int32_t before = 0, round = 0, round_begin = 0;
   for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
     const Level& level = pyramid.levels[pyramid.order[i]];
     if (level.is_base()) continue;
-    const Level& source = pyramid.levels[level.source];
-    for (std::int32_t bin = threadIdx.x; bin < level.bins; bin += blockDim.x) {
-      const Rectangle parts = pyramid.merged_bins(level, bin);
-      derived[before + bin] = {static_cast<std::int32_t>(level.first_bin) + bin,
-                               static_cast<std::int32_t>(source.first_bin) +
-                                   parts.top * source.col_divisions + parts.left,
-                               parts.bottom - parts.top, parts.right - parts.left,
-                               source.col_divisions};
+    if (before == policy.round_ends[round]) {
+      round_begin = before;
+      ++round;
     }
+    const Level& source = pyramid.levels[level.source];
+    const std::int32_t round_bins = policy.round_ends[round] - round_begin;
+    for_each(static_cast<std::int32_t>(level.bins), [&](std::int32_t region, std::int32_t bin,
+                                                        std::int32_t pack) {
+      const Rectangle parts = pyramid.merged_bins(level, bin);
+      const std::int32_t to =
+          policy.together * round_begin + region * round_bins + before - round_begin + bin;
+      derived[(to << policy.pack_bits) + pack] = {
+          at(region, source.first_bin + parts.top * source.col_divisions + parts.left, pack),
+          at(region, level.first_bin + bin, pack), (parts.right - parts.left) * step,
+          source.col_divisions * step, parts.bottom - parts.top};
+    });
     before += static_cast<std::int32_t>(level.bins);
+  }
+}
+
+// Lists where the packs of a slab of `used` channels go: those of bins in a run, and those of the run in a
+// row of output. A pack of a run is of one level. A barrier must follow.
+template <class S>
+__device__ __forceinline__ void list_runs(const RegionJob& job, const RegionPolicy& policy,
+                                          std::int64_t channel, std::int32_t used, bool aligned,
+                                          RunItem* to_run, std::int32_t* from_run) {
+  constexpr int kV = kPerPack<S>;
+  const PyramidView pyramid = job.pyramid.view();
+  const auto bins = static_cast<std::int32_t>(pyramid.bins);
+  for (std::int32_t i = threadIdx.x; i < bins << policy.pack_bits; i += blockDim.x) {
+    const std::int32_t bin = i >> policy.pack_bits;
+    const std::int32_t first_channel = (i & (policy.packs() - 1)) * kV;
+    std::int32_t l = 0;
+    while (bin >= pyramid.levels[l].first_bin + pyramid.levels[l].bins) ++l;
+    const auto first = static_cast<std::int32_t>(pyramid.levels[l].first_bin);
+    const auto step = static_cast<std::int32_t>(pyramid.levels[l].bins);
+    // Packs without a channel go to a place that is not written from.
+    const bool exists = !aligned || first_channel < used;
+    to_run[i] = {exists ? first * used + first_channel * step + bin - first : bins * used,
+                 exists ? step : 0};
+  }
+  for (std::int32_t i = threadIdx.x; aligned && i < bins * used / kV; i += blockDim.x) {
+    std::int32_t l = 0;
+    while (i * kV >= (pyramid.levels[l].first_bin + pyramid.levels[l].bins) * used) ++l;
+    from_run[i] = static_cast<std::int32_t>(job.output_index(l, 0, channel, 0) + i * kV -
+                                            pyramid.levels[l].first_bin * used);
   }
 }
 
@@ -462,17 +519,15 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
   const RegionShared parts(job, policy, with_argmax, staged);
   S* const cells = reinterpret_cast<S*>(shared + parts.cells);
   S* const squares = reinterpret_cast<S*>(shared + parts.squares);
-  auto* const base = reinterpret_cast<BaseEntry*>(shared + parts.base);
-  auto* const derived = reinterpret_cast<DerivedEntry*>(shared + parts.derived);
-  auto* const bin_runs = reinterpret_cast<BinRun*>(shared + parts.bin_runs);
-  auto* const runs_to = reinterpret_cast<std::int32_t*>(shared + parts.runs_to);
+  auto* const base = reinterpret_cast<BaseItem*>(shared + parts.base);
+  auto* const derived = reinterpret_cast<DerivedItem*>(shared + parts.derived);
+  auto* const to_run = reinterpret_cast<RunItem*>(shared + parts.to_run);
+  auto* const from_run = reinterpret_cast<std::int32_t*>(shared + parts.from_run);
   const std::int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   unsigned char* const own = shared + parts.warps + warp * parts.of_warp;
   const std::int32_t slab = kV << policy.pack_bits;
   const bool aligned = job.channels % kV == 0;
-  const PyramidView pyramid = job.pyramid.view();
-  const auto bins = static_cast<std::int32_t>(pyramid.bins);
-  list_bins(job, base, derived);
+  list_bins<S>(job, policy, base, derived);
 
   const std::int64_t slabs = divide_up(job.channels, slab);
   const std::int64_t groups = staged ? job.num_maps * (job.batch > 0 ? job.batch : 1) : 1;
@@ -482,28 +537,15 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
     const auto used = static_cast<std::int32_t>(smaller_of(job.channels - unit.channel, slab));
     const std::int32_t m = job.batch > 0 ? static_cast<std::int32_t>(unit.group / job.batch) : 0;
     const FeatureMap& map = job.maps[m];
+    const auto width = static_cast<std::int32_t>(map.width);
+    list_runs<S>(job, policy, unit.channel, used, aligned, to_run, from_run);
     if (staged && job.batch > 0) {
       copy_cells<S>(map, {unit.group % job.batch, unit.channel, policy.packs()},
-                    {0, static_cast<std::int32_t>(map.height)},
-                    {0, static_cast<std::int32_t>(map.width)}, cells);
-    }
-    for (std::int32_t i = threadIdx.x; i < bins; i += blockDim.x) {
-      std::int32_t l = 0;
-      while (i >= pyramid.levels[l].first_bin + pyramid.levels[l].bins) ++l;
-      const auto first = static_cast<std::int32_t>(pyramid.levels[l].first_bin);
-      bin_runs[i] = {first * used + i - first, static_cast<std::int32_t>(pyramid.levels[l].bins)};
-    }
-    // A pack of a run is of one level, whose runs of a slab are one run of the row.
-    for (std::int32_t i = threadIdx.x; aligned && i < bins * used / kV; i += blockDim.x) {
-      std::int32_t l = 0;
-      while (i * kV >= (pyramid.levels[l].first_bin + pyramid.levels[l].bins) * used) ++l;
-      runs_to[i] = static_cast<std::int32_t>(job.output_index(l, 0, unit.channel, 0) + i * kV -
-                                             pyramid.levels[l].first_bin * used);
+                    {0, static_cast<std::int32_t>(map.height)}, {0, width}, cells);
     }
     __syncthreads();
     if constexpr (staged && !with_argmax) {
-      const auto width = static_cast<std::int32_t>(map.width);
-      const std::int32_t count = static_cast<std::int32_t>(map.cells()) << policy.pack_bits;
+      const auto count = static_cast<std::int32_t>(map.cells()) << policy.pack_bits;
       for (std::int32_t i = threadIdx.x; job.batch > 0 && i < count; i += blockDim.x) {
         const std::int32_t cell = i >> policy.pack_bits;
         const std::int32_t down = cell < map.cells() - width ? width * slab : 0;
@@ -515,20 +557,19 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
     const RegionWarp<S, with_argmax> pool{job,
                                           policy,
                                           reinterpret_cast<S*>(own + parts.values),
-                                          reinterpret_cast<std::int32_t*>(own + parts.bins_cells),
-                                          own + parts.runs,
+                                          reinterpret_cast<std::int32_t*>(own + parts.places),
+                                          own + parts.run,
                                           reinterpret_cast<RegionRow*>(own + parts.rows),
                                           own + parts.empty,
                                           base,
                                           derived,
-                                          bin_runs,
-                                          runs_to,
-                                          bins,
+                                          to_run,
+                                          from_run,
                                           lane,
                                           unit.channel,
                                           used,
                                           aligned};
-    const Tables<S> staged_tables{cells, squares, slab, static_cast<std::int32_t>(map.width)};
+    const Tables<S> staged_tables{cells, squares, slab, width};
     const auto tables_of = [&](std::int32_t group) -> Tables<S> {
       if constexpr (staged) {
         return staged_tables;
@@ -555,9 +596,15 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
       unsigned chosen = __ballot_sync(0xffffffffu, mine);
       while (chosen != 0) {
         std::int32_t count = 0;
-        for (; chosen != 0 && count < policy.together; ++count, chosen &= chosen - 1) {
-          if (lane == __ffs(static_cast<int>(chosen)) - 1) {
-            pool.rows[count] = {static_cast<std::int32_t>(row), group};
+        std::int32_t from = 0;
+        for (std::int32_t i = 0; i < policy.together; ++i) {
+          if (chosen != 0) {
+            from = __ffs(static_cast<int>(chosen)) - 1;
+            chosen &= chosen - 1;
+            ++count;
+          }
+          if (lane == from) {
+            pool.rows[i] = {static_cast<std::int32_t>(row), group, row * job.pyramid.spans};
           }
         }
         __syncwarp();
