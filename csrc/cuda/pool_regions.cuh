@@ -38,8 +38,6 @@ struct RegionPolicy {
   SPP_HOST_DEVICE std::int32_t packs() const { return 1 << pack_bits; }
 };
 
-SPP_HOST_DEVICE std::int64_t align16(std::int64_t bytes) { return divide_up(bytes, 16) * 16; }
-
 // What the lanes of a warp do is the same for every region, so a block lists it once. Numbers of values are
 // positions in the warp's `values`, [region][bin][pack], counted in numbers of S.
 

@@ -7,33 +7,21 @@
 
 namespace spp_ext::cuda::tuning {
 
-// Shared memory that a block may use on every architecture without asking, and what pool_planes spends
-// of it on staged planes.
+// Shared memory that a block may use on every architecture without asking.
 constexpr std::int64_t kSharedBytes = 48 * 1024;
-constexpr std::int64_t kStagedBytes = 24 * 1024;
-
-// A plane is staged when at least so many blocks with their planes fit on a multiprocessor.
-constexpr std::int64_t kStagedBlocksPerSm = 2;
-
-// Blocks per multiprocessor that a launch should offer before a block is given more planes.
-constexpr std::int64_t kBlocksPerSm = 4;
 
 // Blocks of most kernels whose registers must fit on a multiprocessor together, which gives each thread
 // 64. Without this number the compiler aims at fewer and spills.
 constexpr int kMinBlocks = 4;
 
-// pool_planes: cells that one lane reads of a bin before a second lane shares the bin with it.
-constexpr std::int64_t kCellsPerLane = 8;
-// Assumed: a region covers 1/16 of its map.
-constexpr std::int64_t kMapsPerRegion = 16;
-constexpr std::int64_t kMaxPlanesPerBlock = 16;
-constexpr std::int64_t kMaxRowsPerBatch = 8;  // regions pooled side by side in one block
-constexpr int kPlaneThreads = 256;
-
-// pool_channels: warps in a block, each of which pools a bin of its own; and the fewest channels in a
-// block, among which the lanes of a warp are divided.
-constexpr int kChannelWarps = 8;
-constexpr std::int64_t kMinChannels = 8;  // 8 numbers of four bytes are one memory sector
+// Whole maps: threads and, where contiguous, planes of a block, at most; blocks per multiprocessor that a
+// launch should offer; cells of a bin from which on a block of its own is worth it; and the most parts
+// that one thread merges.
+constexpr int kMapThreads = 256;
+constexpr std::int32_t kMapPlanes = 8;
+constexpr std::int64_t kMapBlocksPerSm = 2;
+constexpr std::int64_t kCellsOfBlock = 64;
+constexpr std::int64_t kMaxParts = 64;
 
 // pool_stride1: the side of a tile, where a whole map does not fit, and the most planes in a block.
 constexpr std::int32_t kStride1Tile = 32;

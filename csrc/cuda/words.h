@@ -43,6 +43,16 @@ __device__ __forceinline__ Word<BFloat16> maximum(Word<BFloat16> a, Word<BFloat1
   return {maximum_of_bfloat16_pairs(a.pair, b.pair)};
 }
 
+template <class S>
+__device__ __forceinline__ Word<S> shuffle_xor(Word<S> word, int offset) {
+  if constexpr (kPerWord<S> == 1) {
+    word.number = __shfl_xor_sync(0xffffffffu, word.number, offset);
+  } else {
+    word.pair = __shfl_xor_sync(0xffffffffu, word.pair, offset);
+  }
+  return word;
+}
+
 // From storage to the type that numbers are compared and summed in, and back, rounding.
 __device__ __forceinline__ float widen(float value) { return value; }
 __device__ __forceinline__ double widen(double value) { return value; }
