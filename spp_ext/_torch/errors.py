@@ -5,8 +5,8 @@ torch 2.14 they arrive as ValueError and IndexError. Since torch 2.15 all but In
 with lines of torch's own behind the sentence; and a library on the stable ABI can never throw torch.OutOfMemoryError.
 So types are restored here, by the sentence, and nowhere else.
 
-Before torch 2.13 the kernels are not told why torch gave no memory. A GPU that an earlier kernel of anybody's left broken
-refuses memory too, and whatever it is asked next: its own answer is raised then.
+Before torch 2.13 the kernels are not told why torch gave no memory. A GPU that an earlier kernel of anybody's left
+broken refuses memory too, and whatever it is asked next: its own answer is raised then.
 
 One way leads past this: a registered op that is called directly, or from a compiled program, in inference mode, where
 the dispatcher skips our Python. There torch's type stays, with the same sentence.

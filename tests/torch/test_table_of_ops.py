@@ -9,6 +9,8 @@ from spp_ext import _boxes, _core
 from spp_ext._torch import op_table as ops
 from spp_ext._torch.kernels import kernels
 
+pytestmark = pytest.mark.cpu_only  # no kernel runs
+
 REGISTERED = {
     name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if name.startswith(f"{ops.NAMESPACE}::")
 }
