@@ -129,9 +129,9 @@ def first_errors(text):
     # The banner and the summaries at the end are no reports.
     reports = [line for line in lines if re.match(r"=========\s+\S", line) and "COMPUTE-SANITIZER" not in line]
     reports = [line for line in reports if not re.search(r"(ERROR|RACECHECK) SUMMARY", line)]
-    failures = [line for line in lines if re.match(r"(FAILED|ERROR)\b|E  |CMake Error|\w*Error\b", line)]
-    compiler = [line for line in lines if re.search(r"\b(fatal )?error\b ?[:#]", line)]
-    return (reports or failures or compiler)[:KEPT]
+    failures = [line for line in lines if re.match(r"FAILED |ERROR |CMake Error", line)]
+    others = [line for line in lines if re.match(r"E  |\w*Error\b", line) or re.search(r"\berror ?[:#]", line)]
+    return [line[:300] for line in (reports or failures or others)[:KEPT]]
 
 
 def run_step(step, environment, output, seconds):
