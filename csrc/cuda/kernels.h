@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "core/params.h"
 
@@ -19,8 +20,12 @@ struct Stream {
   std::int64_t shared_bytes;  // shared memory a block may have
 };
 
-// The stream `handle` of the current device.
-Stream current_device_stream(void* handle);
+// The stream `handle` of a device.
+Stream device_stream(int device, void* handle);
+
+// Why no kernel can run with the driver that is there, in half a sentence; empty where one can. The
+// runtime that is linked into this library needs a driver of its own version, whatever torch's needs.
+std::string driver_fault();
 
 // int32 elements of scratch for regions: where each group, one image of one map, begins in the list
 // of regions, and that list.

@@ -102,10 +102,16 @@ struct Cuda {
   }
 };
 
+std::string cuda_driver_fault() { return cuda::driver_fault(); }
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(SPP_OP_NAMESPACE, SPP_CUDA_DISPATCH_KEY, library) {
   register_ops<Cuda>(library);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(SPP_OP_NAMESPACE, CompositeExplicitAutograd, library) {
+  library.impl("cuda_driver_fault", TORCH_BOX(&cuda_driver_fault));
 }
 
 }  // namespace spp_ext::binding

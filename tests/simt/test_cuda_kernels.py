@@ -390,12 +390,43 @@ int main() {
 """
 
 
-def test_a_failed_launch_leaves_no_error_to_the_next(tmp_path):
-    source, program = tmp_path / "launches.cpp", tmp_path / "launches"
-    source.write_text(LAUNCHES)
-    here = Path(__file__).parent
-    folders = [f"-I{folder}" for folder in (here / "include", here, backend.ROOT / "csrc")]
-    command = ["g++", "-std=c++17", *folders, source, here / "simt.cpp", "-o", program]
+DEVICES = """
+#include <cassert>
+#include <cstring>
+#include "cuda/launch.h"
+using namespace spp_ext::cuda;
+std::string failure() {
+  try {
+    device_stream(0, nullptr);
+    return "";
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+}
+int main() {
+  const Stream first = device_stream(0, nullptr), second = device_stream(1, nullptr);
+  assert(second.sms == first.sms + 1 && second.shared_bytes == first.shared_bytes + 1);
+  assert(driver_fault().empty() && failure().empty());
+  simt::driver_version = 12060;
+  assert(failure() == "spp_ext: expected a driver for CUDA 13.0 or newer, as these kernels were built with CUDA 13.0, "
+                      "got one for CUDA 12.6");
+  assert("spp_ext: " + driver_fault() == failure());
+  simt::driver_version = 0;
+  assert(driver_fault().find("got none") != std::string::npos);
+  simt::driver_version = 14000;
+  assert(driver_fault().empty());
+}
+"""
+
+
+@pytest.mark.parametrize("source", [LAUNCHES, DEVICES], ids=["launches", "devices"])
+def test_launching(tmp_path, source):
+    """A failed launch leaves no error to the next; limits are the device's own, and its driver's age is told."""
+    file, program = tmp_path / "main.cpp", tmp_path / "main"
+    file.write_text(source)
+    here, csrc = Path(__file__).parent, backend.ROOT / "csrc"
+    command = ["g++", "-std=c++17", *(f"-I{folder}" for folder in (here / "include", here, csrc))]
+    command += [file, here / "simt.cpp", "-x", "c++", csrc / "cuda" / "stream.cu", "-o", program]
     subprocess.run(command, check=True)
     subprocess.run([program], check=True)
 

@@ -36,7 +36,7 @@ inline unsigned maximum_of_bfloat16_pairs(unsigned a, unsigned b) {
 
 }  // namespace spp_ext::cuda
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInsufficientDriver = 35 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 using cudaStream_t = void*;
@@ -52,6 +52,7 @@ namespace simt {
 // A small device, so that small tests have blocks with several units of work.
 constexpr int kMultiprocessors = 2, kSharedBytes = 64 * 1024, kSharedBytesWithoutAsking = 48 * 1024;
 
+inline int driver_version = 13000;            // a test may set another
 inline cudaError_t last_error = cudaSuccess;  // until cudaGetLastError() is called
 inline std::map<void*, int> asked_for;        // shared memory, by kernel
 
@@ -64,15 +65,23 @@ inline cudaError_t remembered(cudaError_t error) {
 
 inline cudaError_t cudaGetLastError() { return std::exchange(simt::last_error, cudaSuccess); }
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess ? "no error" : "invalid argument";
+  return error == cudaSuccess             ? "no error"
+         : error == cudaErrorInvalidValue ? "invalid argument"
+                                          : "driver version is insufficient for runtime version";
 }
-inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = simt::driver_version;
   return cudaSuccess;
 }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int /*device*/) {
-  *value =
-      attribute == cudaDevAttrMultiProcessorCount ? simt::kMultiprocessors : simt::kSharedBytes;
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+// Every device is larger than the one before.
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  if (simt::driver_version < 13000) return simt::remembered(cudaErrorInsufficientDriver);
+  *value = device + (attribute == cudaDevAttrMultiProcessorCount ? simt::kMultiprocessors
+                                                                 : simt::kSharedBytes);
   return cudaSuccess;
 }
 
