@@ -13,97 +13,125 @@ namespace {
 
 struct Stride1Launch {
   Stride1Policy policy;
-  std::int64_t blocks;  // 0: kernels reach too far for strips
+  std::int64_t warps, blocks;  // 0: kernels reach too far for strips
   std::int64_t shared_bytes;
 };
 
-// Planes stand in a strip whole where they are narrow and low enough, else in tiles.
-template <class Cell, int planes_of_strip>
+// The farthest look-up of all widenings. A stage of a cascade with argmax begins anew.
+std::int32_t reach_of(const Stride1Job& job, std::int32_t largest) {
+  std::int32_t reach = 0, reached = 1;
+  for (std::int32_t k = 0; k < job.num_kernels; ++k) {
+    const bool stage = job.argmax != nullptr && job.cascade && k > 0;
+    const std::int32_t kernel = job.kernel_sizes[k];
+    const std::int32_t wanted = std::min(stage ? kernel - reached + 1 : kernel, largest);
+    for (std::int32_t size = stage ? 1 : reached; size < wanted;
+         size += 2 * widening(size, wanted)) {
+      reach = std::max(reach, widening(size, wanted));
+    }
+    reached = kernel;
+  }
+  return reach;
+}
+
+// Planes stand in a strip whole where they are narrow and low enough, else in tiles. `Pool` is a StripPool.
+template <class Pool>
 Stride1Launch plan_stride1(const Stride1Job& job, const Stream& stream) {
+  constexpr Stride1Launch kImpossible{};
+  constexpr std::int64_t kCell = sizeof(typename Pool::Cell);
   const FeatureMap& input = job.input;
   const bool contiguous = input.layout == Layout::kContiguous;
   const std::int64_t larger_side = std::max(input.height, input.width);
+  if (larger_side > kInt32Max / 4) return kImpossible;
   Stride1Policy policy{};
-  policy.largest = static_cast<std::int32_t>(std::min(2 * larger_side - 1, kInt32Max));
-  std::int64_t halo = 0;
-  std::int32_t reached = 1;
-  for (std::int32_t k = 0; k < job.num_kernels; ++k) {
-    const std::int32_t kernel = job.kernel_sizes[k];
-    const bool stage = job.argmax != nullptr && job.cascade && k > 0;
-    std::int32_t size = stage ? 1 : reached;
-    const std::int32_t wanted = std::min(stage ? kernel - reached + 1 : kernel, policy.largest);
-    while (size < wanted) {
-      policy.reach = std::max(policy.reach, widening(size, wanted));
-      size += 2 * widening(size, wanted);
-    }
-    reached = kernel;
-    halo = (kernel - 1) / 2;
-  }
+  policy.largest = static_cast<std::int32_t>(2 * larger_side - 1);
+  policy.reach = reach_of(job, policy.largest);
+  const std::int64_t kernel = job.num_kernels == 0 ? 1 : job.kernel_sizes[job.num_kernels - 1];
+  const std::int64_t halo = std::min((kernel - 1) / 2, larger_side);
+  policy.halo_rows = static_cast<std::int32_t>(halo);
 
-  std::int64_t cols = input.width, rows = input.height;
+  // The first and the last tile of a row have one side of a halo each, and so much more of their own.
+  std::int64_t cols = input.width, halo_cols = 0;
   policy.segment_log2 = 5;
+  policy.across = 1;
   if (cols <= kLanes) {
     while (policy.segment_log2 > 3 && cols <= 1 << (policy.segment_log2 - 1)) --policy.segment_log2;
   } else {
-    // Two tiles have one side of a halo each.
-    const std::int64_t half = divide_up(cols, 16) * 8;
-    cols = half + halo <= kLanes ? half : kLanes - 2 * halo;
-    if (cols < 1) return {policy, 0, 0};
+    halo_cols = halo <= 12 ? divide_up(halo, 4) * 4 : halo;  // for groups
+    cols = kLanes - 2 * halo_cols;
+    if (cols < 1) return kImpossible;
+    policy.across = static_cast<std::int32_t>(divide_up(input.width - 2 * halo_cols, cols));
   }
   policy.cols = static_cast<std::int32_t>(cols);
-  policy.across = static_cast<std::int32_t>(divide_up(input.width, cols));
+  policy.halo_cols = static_cast<std::int32_t>(halo_cols);
 
-  std::int64_t down = 1;
-  const auto plan_rows = [&] {
-    rows = divide_up(input.height, down);
-    policy.slots =
-        static_cast<std::int32_t>(std::min(rows + 2 * halo, input.height)) + 3 * policy.reach;
-    return std::int64_t{policy.slots} * kLanes * static_cast<std::int64_t>(sizeof(Cell)) + 16;
+  const std::int64_t segments = kLanes >> policy.segment_log2;
+  const std::int64_t plane_warps = divide_up(divide_up(input.channels, Pool::kPlanes), segments);
+  const std::int64_t columns = input.batch * plane_warps * policy.across;
+  std::int64_t rows = input.height;
+  const auto strip_bytes = [&] {
+    const std::int64_t strip_rows = std::min(rows + 2 * halo, input.height) + 3 * policy.reach;
+    return strip_rows * kLanes * kCell + kBankShift;
   };
-  const std::int64_t strips = input.batch * divide_up(divide_up(input.channels, planes_of_strip),
-                                                      kLanes >> policy.segment_log2);
-  const auto should_split = [&](std::int64_t bytes) {
-    return rows > std::max<std::int64_t>(4 * halo, 8) &&
-           (bytes > tuning::kStride1StripBytes ||
-            strips * policy.across * down < stream.sms * tuning::kStride1WarpsPerSm);
+  const auto wants_split = [&] {
+    return strip_bytes() > tuning::kStride1StripBytes ||
+           columns * divide_up(input.height, rows) < stream.sms * tuning::kStride1WarpsPerSm;
   };
-  while (should_split(plan_rows())) ++down;
-  // Nothing else is possible than shorter tiles if not even one strip fits.
-  while (rows > 1 && (plan_rows() > tuning::kSharedBytes || policy.slots * kLanes > kMaxSlots))
-    ++down;
+  const std::int64_t worth_splitting = std::max(4 * halo, tuning::kStride1Rows);
+  while (rows > worth_splitting && wants_split()) rows = divide_up(rows, 2);
+  while (rows > 1 && strip_bytes() > tuning::kSharedBytes) rows = divide_up(rows, 2);
+  if (strip_bytes() > tuning::kSharedBytes) return kImpossible;
   policy.rows = static_cast<std::int32_t>(rows);
   policy.down = static_cast<std::int32_t>(divide_up(input.height, rows));
-  policy.halo = static_cast<std::int32_t>(std::min(halo, larger_side));
-  const std::int64_t strip_bytes = plan_rows();
-  if (strip_bytes > tuning::kSharedBytes || policy.slots * kLanes > kMaxSlots)
-    return {policy, 0, 0};
+  policy.strip_cells = static_cast<std::int32_t>(strip_bytes() / kCell);
 
   // channels_last needs neighbouring planes in a block for full memory sectors.
-  const std::int64_t most_bytes =
+  const std::int64_t block_bytes =
       contiguous ? tuning::kSharedBytes : std::min(stream.shared_bytes, tuning::kStride1BlockBytes);
+  std::int64_t warps = tuning::kStride1Warps;
+  while (warps > 1 && warps * strip_bytes() > block_bytes) warps /= 2;
   const auto blocks = [&] {
-    const std::int64_t planes =
-        std::int64_t{policy.warps} * (kLanes >> policy.segment_log2) * planes_of_strip;
-    policy.slabs = static_cast<std::int32_t>(divide_up(input.channels, planes));
-    return input.batch * policy.slabs * policy.down * policy.across;
+    return columns / plane_warps * divide_up(plane_warps, warps) * policy.down;
   };
-  policy.warps = tuning::kStride1Warps;
-  while (policy.warps > 1 && policy.warps * strip_bytes > most_bytes) policy.warps /= 2;
-  const std::int32_t fewest = contiguous ? 1 : tuning::kStride1Warps / 2;
-  while (policy.warps > fewest && blocks() < stream.sms) policy.warps /= 2;
-  const std::int64_t number = blocks();
-  return {policy, number <= kInt32Max ? number : 0, policy.warps * strip_bytes};
+  while (warps > (contiguous ? 1 : tuning::kStride1Warps / 2) && blocks() < stream.sms) warps /= 2;
+  policy.slabs = static_cast<std::int32_t>(divide_up(plane_warps, warps));
+  while (1 << policy.planes_log2 < warps * segments) ++policy.planes_log2;
+
+  const auto share = [&](std::int64_t width, const void* data, const void* more) {
+    constexpr std::int32_t kCount = kGroup<typename Pool::Storage>,
+                           kCountLog2 = kCount == 4 ? 2 : 1;
+    const auto aligned = [](const void* pointer) {
+      return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
+    };
+    const bool grouped =
+        aligned(data) && aligned(more) &&
+        (contiguous
+             ? input.width % kCount == 0 && cols % kCount == 0 && halo_cols % kCount == 0
+             : input.channels % (kCount * Pool::kPlanes) == 0 && policy.planes_log2 >= kCountLog2);
+    Stride1Share result{};
+    result.count_log2 = grouped ? kCountLog2 : 0;
+    const std::int64_t sharing = contiguous
+                                     ? 1 << policy.segment_log2
+                                     : warps * kLanes >> (policy.planes_log2 - result.count_log2);
+    result.width = static_cast<std::int32_t>(contiguous ? width >> result.count_log2 : width);
+    result.reciprocal = (1 << 16) / result.width + 1;
+    result.rows_at_once = static_cast<std::int32_t>(sharing / result.width);
+    return result;
+  };
+  const std::int64_t tile_cols = cols + halo_cols;  // at most
+  policy.loading = share(std::min(tile_cols + halo_cols, input.width), input.data, nullptr);
+  policy.writing = share(std::min(tile_cols, input.width), job.output, job.argmax);
+  if (blocks() > kInt32Max) return kImpossible;
+  return {policy, warps, blocks(), warps * strip_bytes()};
 }
 
 // False if kernels reach too far for strips.
 bool launch_strips(const Stride1Job& job, const Stream& stream) {
   bool launched = true;
   dispatch_job(job, [&](auto storage, auto with_argmax) {
-    using Pool = StripPool<decltype(storage), with_argmax>;
-    const auto plan = plan_stride1<typename Pool::Cell, Pool::kPlanes>(job, stream);
+    const auto plan = plan_stride1<StripPool<decltype(storage), with_argmax>>(job, stream);
     launched = plan.blocks > 0;
     if (!launched) return;
-    launch(pool_stride1<decltype(storage), with_argmax>, plan.blocks, plan.policy.warps * kLanes,
+    launch(pool_stride1<decltype(storage), with_argmax>, plan.blocks, plan.warps * kLanes,
            plan.shared_bytes, stream, job, plan.policy);
   });
   return launched;

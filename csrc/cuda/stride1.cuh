@@ -31,6 +31,11 @@
 namespace spp_ext::cuda {
 
 constexpr std::int32_t kLanes = 32;  // columns of a strip
+template <class S>
+constexpr int kGroup = sizeof(S) == 8 ? 2 : 4;
+constexpr std::int32_t kBankShift =
+    16;  // bytes between strips, which put columns of neighbouring planes into
+         // different banks
 
 struct Stride1Job {
   FeatureMap input;
@@ -54,27 +59,28 @@ SPP_HOST_DEVICE std::int64_t element_of(const FeatureMap& map, std::int64_t imag
          cell * map.cell_stride();
 }
 
-struct Stride1Policy {
-  std::int32_t rows, cols;    // of a tile, without its halo
-  std::int32_t halo;          // 0 if all tiles are whole planes
-  std::int32_t down, across;  // tiles of a plane
-  std::int32_t slabs;         // blocks side by side that have the planes of an image
-  std::int32_t warps;         // of a block, a power of two
-  std::int32_t segment_log2;  // lanes of a warp that a plane has
-  std::int32_t reach;         // the farthest look-up of a widening
-  std::int32_t slots;         // rows of a strip: a tile's with its halo, and three times the reach
-  std::int32_t largest;       // kernel size; a larger one finds no more
+// How threads share the rows of a tile when they load or write it: the lanes of a segment, or channels_last
+// the threads of a block. A group is what a thread moves at once: one number, or kGroup of them, which are
+// neighbouring cells of a row, or channels_last neighbouring planes of a cell.
+struct Stride1Share {
+  std::int32_t count_log2;    // numbers of a group
+  std::int32_t width;         // groups of a row, or channels_last cells
+  std::int32_t reciprocal;    // of width, times 2^16
+  std::int32_t rows_at_once;  // for which there are threads
+};
 
-  SPP_HOST_DEVICE std::int32_t planes_log2() const {  // strips, or segments of them, in a block
-    std::int32_t result = 5 - segment_log2;
-    while ((1 << result) < warps << (5 - segment_log2)) ++result;
-    return result;
-  }
-  // Cells of a strip, and 16 bytes: with them columns of neighbouring planes are in different banks.
-  template <class Cell>
-  SPP_HOST_DEVICE std::int32_t strip_size() const {
-    return slots * kLanes + 16 / static_cast<std::int32_t>(sizeof(Cell));
-  }
+struct Stride1Policy {
+  std::int32_t rows,
+      cols;  // of a tile, without its halo; the first and the last of a row have halo_cols more
+  std::int32_t halo_rows, halo_cols;  // of a tile, on each side, as far as the plane goes
+  std::int32_t down, across;          // tiles of a plane
+  std::int32_t slabs;                 // blocks side by side that have the planes of an image
+  std::int32_t segment_log2;          // lanes of a warp that a plane has
+  std::int32_t planes_log2;           // segments of a block
+  std::int32_t reach;                 // the farthest look-up of a widening
+  std::int32_t strip_cells;           // from strip to strip, in cells
+  std::int32_t largest;               // kernel size; a larger one finds no more
+  Stride1Share loading, writing;
 };
 
 // How far the next widening looks on the way from results of kernel size `from` to those of size `to`.
@@ -97,7 +103,8 @@ struct alignas(2 * sizeof(T)) Ranked {
   std::uint32_t rank;
 };
 
-constexpr std::int32_t kMaxSlots = 1 << 15;
+static_assert(tuning::kSharedBytes / sizeof(Ranked<float>) < 1 << 15,
+              "a rank has 15 bits for slots");
 
 SPP_HOST_DEVICE std::uint32_t rank_order(std::uint32_t slot, bool is_nan) {
   return is_nan ? (0x8000u | slot) << 16 : (slot ^ 0x7fffu) << 16;
@@ -123,159 +130,302 @@ __device__ __forceinline__ V from_lane(const V& value, int from) {
   return spp_ext::detail::bit_cast<V>(words);
 }
 
-// The tile of a block, in as many planes as it has strips or segments; and a thread's share in it.
+// Neighbouring numbers or words that one access moves, where they are aligned to their size together.
+template <class N, int count>
+struct Group {
+  N of[count];
+
+  static __device__ __forceinline__ Group load(const N* from) {
+    if constexpr (count == 1) {
+      return {{*from}};
+    } else {
+      return spp_ext::detail::bit_cast<Group>(*reinterpret_cast<const Vector*>(from));
+    }
+  }
+  // Some of them, from the first on.
+  template <int some>
+  __device__ __forceinline__ Group<N, some> part(int first) const {
+    Group<N, some> result;
+#pragma unroll
+    for (int i = 0; i < some; ++i) result.of[i] = of[first + i];
+    return result;
+  }
+  template <int some>
+  __device__ __forceinline__ void set(int first, const Group<N, some>& values) {
+#pragma unroll
+    for (int i = 0; i < some; ++i) of[first + i] = values.of[i];
+  }
+  __device__ __forceinline__ void store(N* to) const {
+    if constexpr (count == 1) {
+      *to = of[0];
+    } else {
+      *reinterpret_cast<Vector*>(to) = spp_ext::detail::bit_cast<Vector>(*this);
+    }
+  }
+
+ private:
+  using Vector = typename detail::Vector<(count == 1               ? 4
+                                          : count * sizeof(N) > 16 ? 16
+                                                                   : count * sizeof(N))>::type;
+};
+
+// Of the cells [begin - halo, end + halo) those that exist.
+SPP_HOST_DEVICE Span with_halo(Span span, std::int32_t halo, std::int64_t size) {
+  const auto last = static_cast<std::int32_t>(size) - halo;
+  return {span.begin < halo ? 0 : span.begin - halo,
+          span.end > last ? last + halo : span.end + halo};
+}
+
+// What a thread loads or writes of a tile: a group in every so many rows.
+struct Stride1Walk {
+  std::int32_t segment;   // its plane, or channels_last the first of its planes
+  std::int32_t planes;    // from there on, of the map; none: nothing is to be done
+  std::int32_t row, col;  // its first cell, counted within the tile and its halo
+  std::int32_t rows_end, row_step;
+  std::int64_t element;  // of the map
+  std::int64_t step;     // in the map, from group to group
+};
+
+// The tile of a block, in as many planes as it has segments, and a thread's share in it.
 template <class S, bool with_argmax>
 struct StripPool {
+  using Storage = S;
   using Cell = std::conditional_t<with_argmax, Ranked<ComputeType<S>>, Word<S>>;
-  static constexpr int kPlanes = with_argmax ? 1 : kPerWord<S>;  // that share a strip
+  static constexpr int kPlanes = with_argmax ? 1 : kPerWord<S>;  // that share a segment
+  template <int count>  // of `count` cells that stand together, so many are moved at once
+  static constexpr int kCellsTogether = count * sizeof(Cell) > 16 ? 16 / sizeof(Cell) : count;
 
   const Stride1Job& job;
   const Stride1Policy& policy;
-  Cell* const strips;           // [warps][strip_size()]
-  std::int32_t image, channel;  // the first plane
+  Cell* const strips;           // [warps][strip_cells]
+  std::int32_t image, channel;  // of the block's first plane
   Span rows, cols;              // of the tile
   Span halo_rows, halo_cols;    // of the tile and its halo
   std::int32_t height;          // with the halo
   std::int32_t base;            // the row of the strips that is the first of the tile
-  Cell* column;                 // this lane's, from row 0 of the strip on
-  std::int32_t first_lane;      // of this lane's segment
-  std::int32_t x;               // this lane's column in the tile
+  // The column that this lane widens.
+  Cell* column;             // from row 0 of the strip on
+  std::int32_t first_lane;  // of its segment
+  std::int32_t x;           // in the tile
 
   __device__ __forceinline__ StripPool(const Stride1Job& job, const Stride1Policy& policy)
       : job(job), policy(policy), strips(reinterpret_cast<Cell*>(dynamic_shared())) {
     const FeatureMap& input = job.input;
     std::uint32_t number = blockIdx.x;
     const auto next = [&](std::int32_t count) {
+      if (count == 1) return 0;
       const std::uint32_t all = number;
       number /= static_cast<std::uint32_t>(count);
       return static_cast<std::int32_t>(all - number * static_cast<std::uint32_t>(count));
     };
-    const std::int32_t col = next(policy.across) * policy.cols;
-    const std::int32_t row = next(policy.down) * policy.rows;
-    channel = (next(policy.slabs) << policy.planes_log2()) * kPlanes;
+    const std::int32_t col = next(policy.across), row = next(policy.down);
+    channel = (next(policy.slabs) << policy.planes_log2) * kPlanes;
     image = static_cast<std::int32_t>(number);
-    rows = clip({row, row + policy.rows}, input.height);
-    cols = clip({col, col + policy.cols}, input.width);
-    halo_rows = clip({rows.begin - policy.halo, rows.end + policy.halo}, input.height);
-    halo_cols = clip({cols.begin - policy.halo, cols.end + policy.halo}, input.width);
+    rows = with_halo({row * policy.rows, (row + 1) * policy.rows}, 0, input.height);
+    const auto width = static_cast<std::int32_t>(input.width);
+    cols.begin = col == 0 ? 0 : policy.halo_cols + col * policy.cols;
+    cols.end = col == policy.across - 1 ? width : policy.halo_cols + (col + 1) * policy.cols;
+    halo_rows = with_halo(rows, policy.halo_rows, input.height);
+    halo_cols = with_halo(cols, policy.halo_cols, input.width);
     height = halo_rows.end - halo_rows.begin;
     base = 2 * policy.reach;
+
     const std::int32_t lane = threadIdx.x % kLanes;
     x = lane & ((1 << policy.segment_log2) - 1);
     first_lane = lane - x;
-    column = strips + threadIdx.x / kLanes * policy.template strip_size<Cell>() + lane;
+    column = strips + threadIdx.x / kLanes * policy.strip_cells + lane;
   }
 
   __device__ __forceinline__ bool contiguous() const {
     return job.input.layout == Layout::kContiguous;
   }
 
-  // Planes that strip or segment `number` has; the last ones may have none.
-  __device__ __forceinline__ std::int32_t planes_of(std::int32_t number) const {
-    const std::int64_t left = job.input.channels - channel - number * kPlanes;
-    return static_cast<std::int32_t>(left < 0 ? 0 : smaller_of(left, kPlanes));
-  }
-
-  // Cell (y, x) of the tile from memory.
-  __device__ __forceinline__ Cell read(const S* from, std::int64_t to_second,
-                                       std::uint32_t slot) const {
-    if constexpr (with_argmax) {
-      const auto value = cuda::widen(from[0]);
-      return {value, rank_order(slot, value != value) | slot};
-    } else if constexpr (kPlanes == 2) {
-      return {from[0].bits | static_cast<std::uint32_t>(from[to_second].bits) << 16};
-    } else {
-      return {from[0]};
-    }
-  }
-
-  // ... and to memory. Slots of a segment that begins at `first` are cells of the map.
-  __device__ __forceinline__ void put(const Cell& cell, std::int64_t to, std::int64_t to_second,
-                                      bool has_second, std::int32_t first) const {
-    S* const output = static_cast<S*>(job.output) + to;
-    if constexpr (with_argmax) {
-      const auto map_width = static_cast<std::int32_t>(job.input.width);
-      const std::int32_t slot = cell.rank & 0xffffu;
-      *output = narrow<S>(cell.value);
-      job.argmax[to] = halo_rows.begin * map_width + halo_cols.begin - first + slot +
-                       slot / kLanes * (map_width - kLanes);
-    } else if constexpr (kPlanes == 2) {
-      output[0] = {static_cast<std::uint16_t>(cell.pair)};
-      if (has_second) output[to_second] = {static_cast<std::uint16_t>(cell.pair >> 16)};
-    } else {
-      *output = cell.number;
-    }
-  }
-
-  // channels_last: calls f(cell of a strip, its slot, its plane in the block, the plane's first lane, the
-  // element of `map`) for the cells in some rows and columns of all planes of the block, the first of which
-  // is `first_channel` of the map. Neighbouring threads take neighbouring planes.
-  template <class F>
-  __device__ __forceinline__ void for_each_cell(const FeatureMap& map, std::int64_t first_channel,
-                                                Span some_rows, Span some_cols, const F& f) const {
-    const std::int32_t planes_log2 = policy.planes_log2();
-    const std::int32_t lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
-    const std::int32_t number = lane & ((1 << planes_log2) - 1);
-    if (planes_of(number) == 0) return;
-    const std::int32_t per_warp_log2 = 5 - policy.segment_log2;
-    const std::int32_t first = (number & ((1 << per_warp_log2) - 1)) << policy.segment_log2;
-    Cell* const strip = strips + (number >> per_warp_log2) * policy.template strip_size<Cell>();
-    const std::int32_t start = some_cols.begin + (lane >> planes_log2);
-    const std::int32_t step = kLanes >> planes_log2;
-    for (std::int32_t y = some_rows.begin + warp; y < some_rows.end; y += policy.warps) {
-      std::int64_t element =
-          element_of(map, image, first_channel + number * kPlanes, y * map.width + start);
-      std::int32_t slot = (y - halo_rows.begin) * kLanes + first + start - halo_cols.begin;
-#pragma unroll 4
-      for (std::int32_t at = start; at < some_cols.end; at += step) {
-        f(strip[base * kLanes + slot], slot, number, first, element);
-        slot += step;
-        element += step * map.channels;
-      }
-    }
-  }
-
-  __device__ __forceinline__ std::int32_t own_number() const {
-    return static_cast<std::int32_t>(threadIdx.x) >> policy.segment_log2;
-  }
-
-  __device__ __forceinline__ void load() {
-    const FeatureMap& input = job.input;
-    const S* const source = static_cast<const S*>(input.data);
+  // What is loaded or written passes from lane to lane, or channels_last from warp to warp.
+  __device__ __forceinline__ void barrier() const {
     if (contiguous()) {
-      // A lane without a plane or a column takes another's: nobody reads what it has.
-      const std::int32_t number = planes_of(own_number()) == 0 ? 0 : own_number();
-      const std::int64_t to_second = planes_of(number) == 2 ? input.cells() : 0;
-      const std::int32_t last = halo_cols.end - halo_cols.begin - 1;
-      const std::int64_t first = static_cast<std::int64_t>(halo_rows.begin) * input.width +
-                                 halo_cols.begin + (x < last ? x : last);
-      const S* from = source + element_of(input, image, channel + number * kPlanes, first);
-      Cell* to = column + base * kLanes;
-#pragma unroll 4
-      for (std::int32_t y = 0; y < height; ++y) {
-        *to = read(from, to_second, y * kLanes + first_lane + x);
-        from += input.width;
-        to += kLanes;
-      }
+      __syncwarp();
     } else {
-      for_each_cell(
-          input, channel, halo_rows, halo_cols,
-          [&](Cell& cell, std::int32_t slot, std::int32_t number, std::int32_t, std::int64_t from) {
-            cell = read(source + from, planes_of(number) - 1, slot);
-          });
       __syncthreads();
     }
-    copy_ends();
   }
 
-  // Copies the first row upwards and the last one downwards, as far as a widening looks.
-  __device__ __forceinline__ void copy_ends() const {
-    Cell* const first = column + base * kLanes;
-    Cell* const last = first + (height - 1) * kLanes;
+  // The first lane of a segment, and its cell in row 0, from `strips` on.
+  __device__ __forceinline__ std::int32_t first_lane_of(std::int32_t segment) const {
+    return segment << policy.segment_log2 & (kLanes - 1);
+  }
+  __device__ __forceinline__ std::int32_t begin_of(std::int32_t segment) const {
+    return (segment << policy.segment_log2) / kLanes * policy.strip_cells + first_lane_of(segment);
+  }
+
+  // This thread's share of some rows and columns of the tile. `map` is the input or the output.
+  __device__ __forceinline__ Stride1Walk walk(const Stride1Share& share, const FeatureMap& map,
+                                              Span some_rows, Span some_cols) const {
+    const auto thread = static_cast<std::int32_t>(threadIdx.x);
+    const std::int32_t groups_log2 = policy.planes_log2 - share.count_log2;  // channels_last
+    const std::int32_t number = contiguous() ? x : thread >> groups_log2;
+    const std::int32_t row = number * share.reciprocal >> 16;
+    const std::int32_t group = number - row * share.width;
+    const std::int32_t y = some_rows.begin + row;
+    const std::int32_t at = some_cols.begin + (contiguous() ? group << share.count_log2 : group);
+    Stride1Walk walk;
+    walk.segment = contiguous() ? thread >> policy.segment_log2
+                                : (thread & ((1 << groups_log2) - 1)) << share.count_log2;
+    const std::int32_t first_channel = channel + walk.segment * kPlanes;
+    const bool any = row < share.rows_at_once && at < some_cols.end;
+    walk.planes = any ? static_cast<std::int32_t>(job.input.channels) - first_channel : 0;
+    walk.row = y - halo_rows.begin;
+    walk.col = at - halo_cols.begin;
+    walk.rows_end = some_rows.end - halo_rows.begin;
+    walk.row_step = share.rows_at_once;
+    walk.element = element_of(map, image, first_channel, y * map.width + at);
+    walk.step = share.rows_at_once * map.width * map.cell_stride();
+    return walk;
+  }
+
+  // Calls f(cells of a group, from the first of them on; their slots, alike; element of the map) for the
+  // groups of a walk. `count` numbers are a group.
+  template <bool is_contiguous, int count, class F>
+  __device__ __forceinline__ void for_each_group(const Stride1Walk& walk, const F& f) const {
+    if (walk.planes <= 0) return;
+    std::int32_t slot = walk.row * kLanes + walk.col;
+    Cell* cell = strips + begin_of(walk.segment) + base * kLanes + slot;
+    std::int32_t cells_at[count], slots_at[count];
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      cells_at[i] = is_contiguous ? i : begin_of(walk.segment + i) - begin_of(walk.segment);
+      slots_at[i] = is_contiguous ? first_lane + i : first_lane_of(walk.segment + i);
+    }
+    std::int64_t element = walk.element;
+    constexpr int kUnroll = count == 1 ? 4 : 2;
+#pragma unroll kUnroll
+    for (std::int32_t row = walk.row; row < walk.rows_end; row += walk.row_step) {
+      f(cell, cells_at, slot, slots_at, element);
+      cell += walk.row_step * kLanes;
+      slot += walk.row_step * kLanes;
+      element += walk.step;
+    }
+  }
+
+  template <bool is_contiguous, int count>
+  __device__ __forceinline__ void load_groups(const Stride1Walk& walk) const {
+    constexpr bool kInWords = kPlanes == 2 && !is_contiguous && count > 1;
+    const std::int64_t second =
+        walk.planes > 1 ? (is_contiguous ? job.input.cells() : 1) : 0;  // from the first plane on
+    const auto load = [&](Cell* cell, const auto& cells_at, std::int32_t slot, const auto& slots_at,
+                          std::int64_t element) {
+      const S* const from = static_cast<const S*>(job.input.data) + element;
+      Group<Cell, count> cells;
+      if constexpr (kInWords) {
+        cells = Group<Cell, count>::load(reinterpret_cast<const Cell*>(from));
+      } else {
+        const auto numbers = Group<S, count>::load(from);
+        if constexpr (with_argmax) {
+#pragma unroll
+          for (int i = 0; i < count; ++i) {
+            const auto value = cuda::widen(numbers.of[i]);
+            const std::uint32_t at = slot + slots_at[i];
+            cells.of[i] = {value, rank_order(at, value != value) | at};
+          }
+        } else if constexpr (kPlanes == 2) {
+          const auto others = Group<S, count>::load(from + second);
+#pragma unroll
+          for (int i = 0; i < count; ++i) {
+            cells.of[i] = {numbers.of[i].bits | static_cast<std::uint32_t>(others.of[i].bits)
+                                                    << 16};
+          }
+        } else {
+#pragma unroll
+          for (int i = 0; i < count; ++i) cells.of[i] = {numbers.of[i]};
+        }
+      }
+      constexpr int kTogether = is_contiguous ? kCellsTogether<count> : 1;
+#pragma unroll
+      for (int i = 0; i < count; i += kTogether) {
+        cells.template part<kTogether>(i).store(cell + cells_at[i]);
+      }
+    };
+    for_each_group<is_contiguous, count>(walk, load);
+  }
+
+  template <bool is_contiguous, int count>
+  __device__ __forceinline__ void write_groups(const Stride1Walk& walk) const {
+    constexpr bool kInWords = kPlanes == 2 && !is_contiguous && count > 1;
+    const std::int64_t second = is_contiguous ? job.input.cells() : 1;
+    const auto width = static_cast<std::int32_t>(job.input.width);
+    const std::int32_t first_cell = halo_rows.begin * width + halo_cols.begin;
+    const auto write = [&](const Cell* cell, const auto& cells_at, std::int32_t /*slot*/,
+                           const auto& slots_at, std::int64_t element) {
+      S* const to = static_cast<S*>(job.output) + element;
+      Group<Cell, count> cells;
+      constexpr int kTogether = is_contiguous ? kCellsTogether<count> : 1;
+#pragma unroll
+      for (int i = 0; i < count; i += kTogether) {
+        cells.set(i, Group<Cell, kTogether>::load(cell + cells_at[i]));
+      }
+      if constexpr (kInWords) {
+        cells.store(reinterpret_cast<Cell*>(to));
+      } else {
+        Group<S, count> numbers;
+        if constexpr (with_argmax) {
+          Group<std::int32_t, count> argmax;
+#pragma unroll
+          for (int i = 0; i < count; ++i) {
+            const std::int32_t from = cells.of[i].rank & 0xffffu;  // a slot
+            const std::int32_t lane = is_contiguous ? first_lane : slots_at[i];
+            numbers.of[i] = narrow<S>(cells.of[i].value);
+            argmax.of[i] = first_cell + from - lane + from / kLanes * (width - kLanes);
+          }
+          argmax.store(job.argmax + element);
+        } else if constexpr (kPlanes == 2) {
+          Group<S, count> others;
+#pragma unroll
+          for (int i = 0; i < count; ++i) {
+            numbers.of[i] = {static_cast<std::uint16_t>(cells.of[i].pair)};
+            others.of[i] = {static_cast<std::uint16_t>(cells.of[i].pair >> 16)};
+          }
+          if (walk.planes > 1) others.store(to + second);
+        } else {
+#pragma unroll
+          for (int i = 0; i < count; ++i) numbers.of[i] = cells.of[i].number;
+        }
+        numbers.store(to);
+      }
+    };
+    for_each_group<is_contiguous, count>(walk, write);
+  }
+
+  __device__ __forceinline__ void load() const {
+    const Stride1Walk all = walk(policy.loading, job.input, halo_rows, halo_cols);
+    const bool grouped = policy.loading.count_log2 > 0;
+    if (contiguous()) {
+      grouped ? load_groups<true, kGroup<S>>(all) : load_groups<true, 1>(all);
+    } else {
+      grouped ? load_groups<false, kGroup<S>>(all) : load_groups<false, 1>(all);
+    }
+    barrier();
+  }
+
+  __device__ __forceinline__ void write(const Stride1Walk& own) const {
+    const bool grouped = policy.writing.count_log2 > 0;
+    barrier();
+    if (contiguous()) {
+      grouped ? write_groups<true, kGroup<S>>(own) : write_groups<true, 1>(own);
+    } else {
+      grouped ? write_groups<false, kGroup<S>>(own) : write_groups<false, 1>(own);
+    }
+  }
+
+  // Copies the first row upwards and the last one downwards, `count` times each.
+  __device__ __forceinline__ void copy_ends(std::int32_t count) const {
+    Cell* first = column + base * kLanes;
+    Cell* last = first + (height - 1) * kLanes;
     const Cell top = *first, bottom = *last;
-    for (std::int32_t i = 1; i <= policy.reach; ++i) {
-      first[-i * kLanes] = top;
-      last[i * kLanes] = bottom;
+#pragma unroll 1
+    for (; count > 0; --count) {
+      first -= kLanes;
+      last += kLanes;
+      *first = top;
+      *last = bottom;
     }
   }
 
@@ -315,14 +465,17 @@ struct StripPool {
     };
     constexpr int kAtOnce = 4;  // rows; what is loaded of them is on its way at the same time
     std::int32_t left_over = height;
+#pragma unroll 1
     for (; left_over >= kAtOnce; left_over -= kAtOnce) {
       advance(std::integral_constant<int, kAtOnce>{});
     }
+#pragma unroll 1
     for (; left_over > 0; --left_over) advance(std::integral_constant<int, 1>{});
   }
 
   template <bool with_own>
   __device__ __forceinline__ void widen(std::int32_t distance) {
+    copy_ends(distance);
     if (base > policy.reach) {
       widen_rows<1, with_own>(distance);
       base -= policy.reach;
@@ -330,7 +483,6 @@ struct StripPool {
       widen_rows<-1, with_own>(distance);
       base += policy.reach;
     }
-    copy_ends();
   }
 
   // From results of kernel size `from` to those of size `to`.
@@ -353,33 +505,6 @@ struct StripPool {
       std::uint32_t& rank = column[(base + y) * kLanes].rank;
       rank = rank_order(y * kLanes + first_lane + x, rank >> 31 != 0) | (rank & 0xffffu);
     }
-    copy_ends();
-  }
-
-  __device__ __forceinline__ void write(std::int32_t block) const {
-    const FeatureMap output = job.output_map();
-    const std::int64_t first_channel = block * job.input.channels + channel;
-    if (contiguous()) {
-      const std::int32_t number = own_number();
-      const std::int32_t planes = planes_of(number);
-      const std::int32_t at = halo_cols.begin + x;
-      if (planes == 0 || at < cols.begin || at >= cols.end) return;
-      std::int64_t to = element_of(output, image, first_channel + number * kPlanes,
-                                   rows.begin * output.width + at);
-      const Cell* from = column + (base + rows.begin - halo_rows.begin) * kLanes;
-#pragma unroll 4
-      for (std::int32_t y = rows.begin; y < rows.end; ++y) {
-        put(*from, to, output.cells(), planes == 2, first_lane);
-        from += kLanes;
-        to += output.width;
-      }
-    } else {
-      __syncthreads();
-      for_each_cell(output, first_channel, rows, cols,
-                    [&](const Cell& cell, std::int32_t, std::int32_t number, std::int32_t first,
-                        std::int64_t to) { put(cell, to, 1, planes_of(number) == 2, first); });
-      __syncthreads();  // the next size overwrites what was read here
-    }
   }
 };
 
@@ -389,11 +514,15 @@ __global__ void __launch_bounds__(tuning::kStride1Warps* kLanes, tuning::kMinBlo
                  const __grid_constant__ Stride1Policy policy) {
   StripPool<S, with_argmax> pool(job, policy);
   pool.load();
-  pool.write(0);
+  Stride1Walk writing = pool.walk(policy.writing, job.output_map(), pool.rows, pool.cols);
   std::int32_t reached = 1;
-  for (std::int32_t block = 1; block <= job.num_kernels; ++block) {
-    const std::int32_t kernel = job.kernel_sizes[block - 1];
-    const bool stage = with_argmax && job.cascade && block > 1;
+#pragma unroll 1
+  for (std::int32_t block = 0;; ++block) {
+    pool.write(writing);
+    if (block == job.num_kernels) break;
+    pool.barrier();  // a widening overwrites what was written
+    const std::int32_t kernel = job.kernel_sizes[block];
+    const bool stage = with_argmax && job.cascade && block > 0;
     if constexpr (with_argmax) {
       if (stage) pool.begin_stage();
     }
@@ -401,7 +530,7 @@ __global__ void __launch_bounds__(tuning::kStride1Warps* kLanes, tuning::kMinBlo
     const std::int32_t to = stage ? kernel - reached + 1 : kernel;
     pool.widen_to(from, to < policy.largest ? to : policy.largest);
     reached = kernel;
-    pool.write(block);
+    writing.element += job.input.channels * job.input.plane_stride();
   }
 }
 

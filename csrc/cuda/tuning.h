@@ -35,14 +35,15 @@ constexpr int kPlaneThreads = 256;
 constexpr int kChannelWarps = 8;
 constexpr std::int64_t kMinChannels = 8;  // 8 numbers of four bytes are one memory sector
 
-// pool_stride1: warps of a block; cells that a widening looks away at most; shared memory of a strip that
-// is worth more than a lower tile; of a block that needs neighbouring planes, two of which fit on a large
-// multiprocessor; and warps per multiprocessor that are worth lower tiles.
-constexpr std::int32_t kStride1Warps = 8;
-constexpr std::int32_t kStride1Reach = 8;
-constexpr std::int64_t kStride1StripBytes = 12 * 1024;
+// pool_stride1: the most warps of a block, cells that a widening looks away, and shared memory of a block
+// that needs neighbouring planes (two such fit on a large multiprocessor). Tiles become lower while
+// strips take more than kStride1StripBytes or warps are fewer than kStride1WarpsPerSm, down to kStride1Rows.
+constexpr std::int64_t kStride1Warps = 8;
+constexpr std::int64_t kStride1Reach = 8;
 constexpr std::int64_t kStride1BlockBytes = 110 * 1024;
+constexpr std::int64_t kStride1StripBytes = 12 * 1024;
 constexpr std::int64_t kStride1WarpsPerSm = 8;
+constexpr std::int64_t kStride1Rows = 12;
 
 // Kernels with one thread an element: pool_bins, pool_stride1_cells and gather.
 constexpr int kElementThreads = 256;
