@@ -64,31 +64,31 @@ Stride1Launch plan_stride1(const Stride1Job& job, const Stream& stream) {
   policy.cols = static_cast<std::int32_t>(cols);
   policy.halo_cols = static_cast<std::int32_t>(halo_cols);
 
+  // As many rows as a strip of so many bytes has besides a halo.
+  const auto rows_in = [&](std::int64_t bytes) {
+    const std::int64_t lines = (bytes - kBankShift) / (kLanes * kCell) - 3 * policy.reach;
+    return lines >= input.height ? input.height : lines - 2 * halo;
+  };
   const std::int64_t segments = kLanes >> policy.segment_log2;
   const std::int64_t plane_warps = divide_up(divide_up(input.channels, Pool::kPlanes), segments);
   const std::int64_t columns = input.batch * plane_warps * policy.across;
-  std::int64_t rows = input.height;
-  const auto strip_bytes = [&] {
-    const std::int64_t strip_rows = std::min(rows + 2 * halo, input.height) + 3 * policy.reach;
-    return strip_rows * kLanes * kCell + kBankShift;
-  };
-  const auto wants_split = [&] {
-    return strip_bytes() > tuning::kStride1StripBytes ||
-           columns * divide_up(input.height, rows) < stream.sms * tuning::kStride1WarpsPerSm;
-  };
-  const std::int64_t worth_splitting = std::max(4 * halo, tuning::kStride1Rows);
-  while (rows > worth_splitting && wants_split()) rows = divide_up(rows, 2);
-  while (rows > 1 && strip_bytes() > tuning::kSharedBytes) rows = divide_up(rows, 2);
-  if (strip_bytes() > tuning::kSharedBytes) return kImpossible;
-  policy.rows = static_cast<std::int32_t>(rows);
+  const std::int64_t parts = divide_up(stream.sms * tuning::kStride1WarpsPerSm, columns);
+  std::int64_t rows = std::min(rows_in(tuning::kStride1StripBytes), divide_up(input.height, parts));
+  rows = std::max({rows, 4 * halo, tuning::kStride1Rows});
+  rows = std::min({rows, rows_in(tuning::kSharedBytes), input.height});
+  if (rows < 1) return kImpossible;
   policy.down = static_cast<std::int32_t>(divide_up(input.height, rows));
-  policy.strip_cells = static_cast<std::int32_t>(strip_bytes() / kCell);
+  policy.rows = static_cast<std::int32_t>(divide_up(input.height, policy.down));
+  const std::int64_t lines =
+      std::min(policy.rows + 2 * halo, input.height) + std::int64_t{3} * policy.reach;
+  const std::int64_t strip_bytes = lines * kLanes * kCell + kBankShift;
+  policy.strip_cells = static_cast<std::int32_t>(strip_bytes / kCell);
 
   // channels_last needs neighbouring planes in a block for full memory sectors.
   const std::int64_t block_bytes =
       contiguous ? tuning::kSharedBytes : std::min(stream.shared_bytes, tuning::kStride1BlockBytes);
   std::int64_t warps = tuning::kStride1Warps;
-  while (warps > 1 && warps * strip_bytes() > block_bytes) warps /= 2;
+  while (warps > 1 && warps * strip_bytes > block_bytes) warps /= 2;
   const auto blocks = [&] {
     return columns / plane_warps * divide_up(plane_warps, warps) * policy.down;
   };
@@ -121,7 +121,7 @@ Stride1Launch plan_stride1(const Stride1Job& job, const Stream& stream) {
   policy.loading = share(std::min(tile_cols + halo_cols, input.width), input.data, nullptr);
   policy.writing = share(std::min(tile_cols, input.width), job.output, job.argmax);
   if (blocks() > kInt32Max) return kImpossible;
-  return {policy, warps, blocks(), warps * strip_bytes()};
+  return {policy, warps, blocks(), warps * strip_bytes};
 }
 
 // False if kernels reach too far for strips.

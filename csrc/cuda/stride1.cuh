@@ -1,21 +1,19 @@
 // Stride-1 max pools of several kernel sizes. A warp owns a plane, or a tile of one with a halo as wide as
-// the largest kernel reaches, and a lane a column of it. Sizes are reached by widening the last result,
-// along columns and at once along rows; cpu/stride1_lanes.cpp says why that is exact.
+// the largest kernel reaches, and a lane a column of it:
 //
-//             column:  0     1     2    ...
-//   strip   row 0    [lane0|lane1|lane2|...     a strip in shared memory is 32 lanes wide; a column of it is
-//           row 1    [lane0|lane1|lane2|...     its lane's own, and rows are exchanged by shuffles, so that
-//           row 2    [lane0|lane1|lane2|...     a contiguous map is pooled without any barrier
+//   strip   row 0   [lane 0|lane 1|lane 2| ...    in shared memory, 32 lanes wide
+//           row 1   [lane 0|lane 1|lane 2| ...
 //
-// Narrow planes share a warp, in segments of 16 or 8 lanes. Without argmax two planes of 16-bit floats
-// share a strip, as two halves of words. channels_last: the warps of a block own neighbouring planes, and
-// load and write each other's strips, so that neighbouring lanes access neighbouring channels.
+// Sizes are reached by widening the last result, down the lane's column in shared memory and at once along
+// the row by shuffles, so that no warp waits for another (cpu/stride1_lanes.cpp says why that is exact).
+// It happens in place: results go `reach` rows up or down of what they replace, in turn, which is far
+// enough for no row to be overwritten that is still to be read. Look-ups outside the tile find copies of
+// its first or last row. Towards the rim of a halo results are incomplete, by exactly as much as it is wide.
 //
-// A widening works in place: results go `reach` rows up or down of what they replace, in turn, which is
-// far enough for no row to be overwritten that is still to be read. Above and below the rows stand as
-// many copies of the first and the last one, for look-ups outside the map.
-//
-// Towards the rim of a halo results are incomplete, by exactly as much as the halo is wide.
+// Narrow planes share a warp, in segments of 16 or 8 lanes. Without argmax two planes of 16-bit floats share
+// a segment, as halves of words. Loading and writing have a mapping of their own, 16 bytes a thread where
+// alignment allows: neighbouring cells of the plane, or channels_last neighbouring planes of a cell, for
+// which the warps of a block own neighbouring planes and exchange their strips.
 #pragma once
 
 #include <cstdint>
@@ -31,11 +29,11 @@
 namespace spp_ext::cuda {
 
 constexpr std::int32_t kLanes = 32;  // columns of a strip
+// Bytes between strips, with which columns of neighbouring planes are in different banks.
+constexpr std::int32_t kBankShift = 16;
+// Numbers that a thread loads or writes at once.
 template <class S>
 constexpr int kGroup = sizeof(S) == 8 ? 2 : 4;
-constexpr std::int32_t kBankShift =
-    16;  // bytes between strips, which put columns of neighbouring planes into
-         // different banks
 
 struct Stride1Job {
   FeatureMap input;
@@ -70,8 +68,8 @@ struct Stride1Share {
 };
 
 struct Stride1Policy {
-  std::int32_t rows,
-      cols;  // of a tile, without its halo; the first and the last of a row have halo_cols more
+  // A tile without its halo. The first and the last of a row of tiles have halo_cols more.
+  std::int32_t rows, cols;
   std::int32_t halo_rows, halo_cols;  // of a tile, on each side, as far as the plane goes
   std::int32_t down, across;          // tiles of a plane
   std::int32_t slabs;                 // blocks side by side that have the planes of an image
@@ -84,7 +82,8 @@ struct Stride1Policy {
 };
 
 // How far the next widening looks on the way from results of kernel size `from` to those of size `to`.
-// From 3 on the windows before and after a cell meet at its own, which then need not be looked up.
+// From 3 on it is less than half a window, so that the windows before and after a cell cover it and its
+// own need not be looked up.
 SPP_HOST_DEVICE std::int32_t widening(std::int32_t from, std::int32_t to) {
   const std::int32_t most =
       from == 1 ? 1 : static_cast<std::int32_t>(smaller_of(from / 2, tuning::kStride1Reach));

@@ -41,7 +41,7 @@ constexpr std::int64_t kMinChannels = 8;  // 8 numbers of four bytes are one mem
 constexpr std::int64_t kStride1Warps = 8;
 constexpr std::int64_t kStride1Reach = 8;
 constexpr std::int64_t kStride1BlockBytes = 110 * 1024;
-constexpr std::int64_t kStride1StripBytes = 12 * 1024;
+constexpr std::int64_t kStride1StripBytes = 15 * 1024;
 constexpr std::int64_t kStride1WarpsPerSm = 8;
 constexpr std::int64_t kStride1Rows = 12;
 
