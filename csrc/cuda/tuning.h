@@ -23,9 +23,15 @@ constexpr std::int64_t kMapBlocksPerSm = 2;
 constexpr std::int64_t kCellsOfBlock = 64;
 constexpr std::int64_t kMaxParts = 64;
 
-// pool_stride1: the side of a tile, where a whole map does not fit, and the most planes in a block.
-constexpr std::int32_t kStride1Tile = 32;
-constexpr std::int64_t kStride1Planes = 8;
+// pool_stride1: the most warps of a block, cells that a widening looks away, and shared memory of a block
+// that needs neighbouring planes (two such fit on a large multiprocessor). Tiles become lower while
+// strips take more than kStride1StripBytes or warps are fewer than kStride1WarpsPerSm, down to kStride1Rows.
+constexpr std::int64_t kStride1Warps = 8;
+constexpr std::int64_t kStride1Reach = 8;
+constexpr std::int64_t kStride1BlockBytes = 110 * 1024;
+constexpr std::int64_t kStride1StripBytes = 15 * 1024;
+constexpr std::int64_t kStride1WarpsPerSm = 8;
+constexpr std::int64_t kStride1Rows = 12;
 
 // Kernels with one thread an element: pool_bins, pool_stride1_cells and gather.
 constexpr int kElementThreads = 256;

@@ -302,6 +302,15 @@ def test_more_maps_than_a_launch_holds_equal_the_cpu(simt):
     assert_same(simt.roi_spatial_pyramid_pool_of_maps(maps, rois, map_indices, *arguments), values)
 
 
+def compare_stride_one(simt, x, sizes, cascade):
+    expected = CPU.multi_kernel_max_pool2d_with_argmax(x, sizes, cascade)
+    got = simt.multi_kernel_max_pool2d_with_argmax(x, sizes, cascade)
+    assert_same(got, expected)
+    assert got[0].stride() == expected[0].stride()
+    assert_same(simt.multi_kernel_max_pool2d(x, sizes, cascade), expected[0])
+    return expected[1]
+
+
 # Kernel sizes: YOLO's, one that needs steps on the way, and one with a halo that no tile has room for.
 @pytest.mark.usefixtures("schedule")
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
@@ -311,13 +320,27 @@ def test_more_maps_than_a_launch_holds_equal_the_cpu(simt):
 def test_stride_one_pools_equal_the_cpu(simt, shape, sizes, cascade, channels_last):
     for dtype in DTYPES if shape[1] == 9 else DTYPES[:1]:
         x = make(shape, dtype, "nan", channels_last)
-        expected = CPU.multi_kernel_max_pool2d_with_argmax(x, sizes, cascade)
-        got = simt.multi_kernel_max_pool2d_with_argmax(x, sizes, cascade)
-        assert_same(got, expected)
-        assert got[0].stride() == expected[0].stride()
-        assert_same(simt.multi_kernel_max_pool2d(x, sizes, cascade), expected[0])
+        argmax = compare_stride_one(simt, x, sizes, cascade)
         level_bins = [shape[2] * shape[3]] * (len(sizes) + 1)
-        compare_linear(simt, x, expected[1], None, level_bins, is_channels_last(x))
+        compare_linear(simt, x, argmax, None, level_bins, is_channels_last(x))
+
+
+# Planes of a quarter and all of a warp, tiles side by side, channels and widths that are written 16 bytes at once;
+# single rows and columns; an odd channel, which has no other for its word; tiles on top of one another.
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("cascade", [False, True], ids=["side by side", "cascade"])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 32, 6, 8), (2, 40, 5, 20), (1, 8, 3, 100), (1, 5, 2, 40), (1, 2, 1, 61), (1, 9, 50, 1), (1, 1, 61, 20)],
+    ids=str,
+)
+def test_stride_one_pools_of_any_map_equal_the_cpu(simt, shape, cascade, channels_last):
+    for dtype in DTYPES:
+        x = make(shape, dtype, "nan", channels_last)
+        compare_stride_one(simt, x, (5, 9, 13), cascade)
+        shifted = x.new_empty(x.numel() + 1)[1:].as_strided(x.shape, x.stride())  # not aligned to 16 bytes
+        compare_stride_one(simt, shifted.copy_(x), (3, 7), cascade)
 
 
 @pytest.mark.parametrize("cascade", [False, True], ids=["side by side", "cascade"])
