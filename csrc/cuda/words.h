@@ -72,6 +72,22 @@ struct Pack {
   }
 };
 
+// A pack of the numbers, rounded.
+template <class S, int numbers>
+__device__ __forceinline__ Pack<S, numbers> narrow_pack(const ComputeType<S> (&values)[numbers]) {
+  Pack<S, numbers> result;
+#pragma unroll
+  for (int i = 0; i < numbers; i += kPerWord<S>) {
+    if constexpr (kPerWord<S> == 1) {
+      result.words[i] = {narrow<S>(values[i])};
+    } else {
+      const std::uint32_t low = narrow<S>(values[i]).bits;
+      result.words[i / 2] = {low | std::uint32_t{narrow<S>(values[i + 1]).bits} << 16};
+    }
+  }
+  return result;
+}
+
 template <class S, int numbers>
 __device__ __forceinline__ Pack<S, numbers> maximum(const Pack<S, numbers>& a,
                                                     const Pack<S, numbers>& b) {
