@@ -27,7 +27,13 @@ LinearJob job_of(const LinearParams& params) {
   const std::int64_t bins = params.order.bins;
   if (bins > 0 && bins <= tuning::kTableBins && params.order.size() <= kInt32Max) {
     job.table_bins = static_cast<std::int32_t>(bins);
-    job.bin_fraction = static_cast<std::uint32_t>(divide_up(std::int64_t{1} << 31, bins));
+    // Exact for the elements of kListedRows rows, whose products with it stay below 2^32.
+    job.bin_shift = 17;
+    for (std::int64_t power = 2; power <= bins; power *= 2) ++job.bin_shift;
+    job.bin_fraction =
+        static_cast<std::uint32_t>(divide_up(std::int64_t{1} << job.bin_shift, bins));
+    job.minus_bins = 0u - static_cast<std::uint32_t>(bins);
+    static_assert(tuning::kListedRows * tuning::kTableBins <= 1 << 14, "see above");
   }
   return job;
 }
@@ -127,8 +133,8 @@ LinearMap plan_gather(const LinearJob& job, const FeatureMap& map, const Stream&
     const std::int64_t wanted = stream.sms * tuning::kGatherWarpsPerSm;
     const std::int64_t parts =
         divide_up(wanted, std::max<std::int64_t>(map.batch * map.channels, 1));
-    plan.ranges = static_cast<std::int32_t>(
-        std::clamp<std::int64_t>(parts, 1, job.groups.count / 4 + 1));
+    plan.ranges =
+        static_cast<std::int32_t>(std::clamp<std::int64_t>(parts, 1, job.groups.count / 4 + 1));
   }
   return divided(map, first_group, plan);
 }

@@ -62,7 +62,9 @@ struct LinearJob {
   std::int32_t num_maps;
   std::int32_t units;
   std::int32_t table_bins;     // B if places of bins are looked up in a table, else 0
-  std::uint32_t bin_fraction;  // 2^31 / table_bins, rounded up
+  std::uint32_t bin_fraction;  // 2^bin_shift / table_bins, rounded up
+  std::int32_t bin_shift;
+  std::uint32_t minus_bins;  // -table_bins, modulo 2^32
   RowLevel own_levels[kMaxLinearLevels];
   const RowLevel* levels;  // [order.num_levels], where own_levels has no room for them; else null
 
@@ -82,9 +84,9 @@ struct ScatterJob {
 };
 
 // Where a bin is in a row: at `first + channel * step`.
-struct BinPlace {
-  std::int32_t first;
-  std::int32_t step;
+struct alignas(8) BinPlace {
+  std::uint32_t first;
+  std::uint32_t step;
 };
 
 // A unit, and this thread's warp, lane and plane in it.
@@ -111,7 +113,6 @@ struct Unit {
   __device__ __forceinline__ std::int32_t warp() const {
     return static_cast<std::int32_t>(threadIdx.x / 32);
   }
-  __device__ __forceinline__ bool has_channel() const { return channel < of.map.channels; }
 };
 
 __device__ __forceinline__ const LinearMap& map_of_unit(const LinearJob& job, std::int32_t unit) {
@@ -130,7 +131,7 @@ __device__ __forceinline__ void fill_table(const LinearJob& job, BinPlace* table
     const std::int32_t in_level = bin - level.first_bin;
     const std::int64_t first = job.order.element(level, {i, 0, in_level});
     const std::int64_t second = job.order.element(level, {i, 1, in_level});
-    table[bin] = {static_cast<std::int32_t>(first), static_cast<std::int32_t>(second - first)};
+    table[bin] = {static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(second - first)};
   }
 }
 
@@ -213,14 +214,15 @@ struct TabledElements {
   const LinearJob& job;
   const BinPlace* table;
   const std::int32_t* list;
-  std::int32_t channel;
+  std::uint32_t channel;
 
   // Element number i of the stream, where it is in the array.
   __device__ __forceinline__ std::int64_t at(std::uint32_t i) const {
-    const auto row = static_cast<std::uint32_t>(std::uint64_t{i} * job.bin_fraction >> 31);
-    const BinPlace place = table[i - row * static_cast<std::uint32_t>(job.table_bins)];
-    const auto row_size = static_cast<std::int32_t>(job.order.size());
-    return std::int64_t{list[row]} * row_size + (place.first + channel * place.step);
+    const std::uint32_t row = i * job.bin_fraction >> job.bin_shift;
+    const BinPlace place = table[i + row * job.minus_bins];
+    const auto row_size = static_cast<std::uint32_t>(job.order.size());
+    return static_cast<std::int64_t>(
+        multiply_add(list[row], row_size, place.first + channel * place.step));
   }
 };
 
@@ -258,62 +260,46 @@ class LongRowElements {
   std::int32_t bin_step_;
 };
 
-// Elements of a few batches whose argmax is on its way.
-struct Pending {
-  std::int64_t at[tuning::kTogether];
-  std::int32_t cell[tuning::kTogether];  // -1 where there is no element
-};
-
-// Batches of a stream of `count` elements a plane.
+// Batches of a stream of `count` elements a plane, at least one.
 template <class Elements>
-struct Stream32 {
-  const std::int32_t* argmax;
+struct Batches {
   Elements elements;
-  std::uint32_t count;  // 0 for a lane without a plane
-  std::uint32_t next;   // this lane's in the next batch
+  std::uint32_t count;
+  std::uint32_t next;  // this lane's in the next batch
   std::uint32_t step;
+  bool real;  // whether this lane has a plane
 
-  __device__ __forceinline__ Pending fetch() {
-    Pending pending;
-#pragma unroll
-    for (int k = 0; k < tuning::kTogether; ++k) {
-      pending.cell[k] = -1;
-      pending.at[k] = -1;
-      if (next < count) {
-        pending.at[k] = elements.at(next);
-        pending.cell[k] = argmax[pending.at[k]];
-      }
-      next += step;
-    }
-    return pending;
+  // This lane's element of the next batch, where it is in the array; and whether there is one. Beyond
+  // the end it is the last one again: reading that takes no branch.
+  __device__ __forceinline__ std::int64_t advance(bool* exists) {
+    *exists = next < count;
+    const std::int64_t at = elements.at(*exists ? next : count - 1);
+    next += step;
+    return at;
   }
 };
 
-// Calls f(stream, number of elements a plane) for the warp's rows, as many at a time as a stream holds.
+// Calls f(batches) for the warp's rows, a few at a time.
 template <class F>
-__device__ __forceinline__ void for_each_stream(const LinearJob& job, const Unit& unit,
-                                                RowLister& rows, const std::int32_t* list,
-                                                const BinPlace* table, const F& f) {
+__device__ __forceinline__ void for_each_run(const LinearJob& job, const Unit& unit,
+                                             RowLister& rows, const std::int32_t* list,
+                                             const BinPlace* table, const F& f) {
   const auto step = static_cast<std::uint32_t>(32 / unit.of.warp_planes);
   const auto first = static_cast<std::uint32_t>(unit.lane / unit.of.warp_planes);
   const auto bins = static_cast<std::uint32_t>(job.order.bins);
+  if (bins == 0) return;
+  // A lane without a plane reads another's elements.
+  const bool real = unit.channel < unit.of.map.channels;
+  const std::int32_t channel = real ? unit.channel : unit.channel - unit.plane;
   for (std::int32_t listed = rows.next(); listed > 0; listed = rows.next()) {
     if (job.table_bins > 0) {
       const std::uint32_t count = static_cast<std::uint32_t>(listed) * bins;
-      f(Stream32<TabledElements>{job.argmax,
-                                 {job, table, list, unit.channel},
-                                 unit.has_channel() ? count : 0,
-                                 first,
-                                 step},
-        count);
+      const TabledElements elements{job, table, list, static_cast<std::uint32_t>(channel)};
+      f(Batches<TabledElements>{elements, count, first, step, real});
     } else {
       for (std::int32_t i = 0; i < listed; ++i) {
-        f(Stream32<LongRowElements>{job.argmax,
-                                    {job, list[i], unit.channel},
-                                    unit.has_channel() ? bins : 0,
-                                    first,
-                                    step},
-          bins);
+        const LongRowElements elements(job, list[i], channel);
+        f(Batches<LongRowElements>{elements, bins, first, step, real});
       }
     }
   }
@@ -343,22 +329,27 @@ __global__ void __launch_bounds__(tuning::kLinearWarps * 32, tuning::kLinearMinB
     const auto cell_stride = static_cast<std::uint32_t>(map.cell_stride());
     std::int32_t* const list = lists + unit.warp() * tuning::kListedRows;
     RowLister rows(linear.groups, unit, unit.range, unit.of.ranges, 0, 0xffffffffu, list);
-    for_each_stream(linear, unit, rows, list, table, [&](auto stream, std::uint32_t count) {
-      const std::uint32_t together = tuning::kTogether * stream.step;
-      Pending next = stream.fetch();
-      for (std::uint32_t done = 0; done < count; done += together) {
-        const Pending now = next;
-        next = stream.fetch();
-        S values[tuning::kTogether];
+    for_each_run(linear, unit, rows, list, table, [&](auto batches) {
+      const std::uint32_t together = tuning::kTogether * batches.step;
+      for (std::uint32_t done = 0; done < batches.count; done += together) {
+        std::int64_t at[tuning::kTogether];
+        std::uint32_t cell[tuning::kTogether];
+        S value[tuning::kTogether];
 #pragma unroll
         for (int k = 0; k < tuning::kTogether; ++k) {
-          const auto cell = static_cast<std::uint32_t>(now.cell[k]);
-          values[k] = from_compute<S>(0);
-          if (cell < cells) values[k] = plane[std::uint64_t{cell} * cell_stride];
+          bool exists;
+          at[k] = batches.advance(&exists);
+          cell[k] = static_cast<std::uint32_t>(linear.argmax[at[k]]);
+          if (!exists || !batches.real) at[k] = -1;
         }
 #pragma unroll
         for (int k = 0; k < tuning::kTogether; ++k) {
-          if (now.at[k] >= 0) static_cast<S*>(job.output)[now.at[k]] = values[k];
+          value[k] = from_compute<S>(0);
+          if (cell[k] < cells) value[k] = plane[std::uint64_t{cell[k]} * cell_stride];
+        }
+#pragma unroll
+        for (int k = 0; k < tuning::kTogether; ++k) {
+          if (at[k] >= 0) static_cast<S*>(job.output)[at[k]] = value[k];
         }
       }
     });
@@ -367,48 +358,65 @@ __global__ void __launch_bounds__(tuning::kLinearWarps * 32, tuning::kLinearMinB
 
 // ---- scatter ----
 
-// What a warp adds to sums in shared memory: a few batches of 32 elements.
-template <class T>
+// Some batches of 32 elements, a lane's of each, on their way from memory.
+template <class S>
 struct Addends {
-  std::int32_t sum[tuning::kTogether];  // which sum of the warp; below 0: none
-  T value[tuning::kTogether];
+  std::int32_t cell[tuning::kTogether];  // -1 where there is no element
+  S value[tuning::kTogether];
+};
+
+// A warp's sums. Those of a lane's plane begin at `first`, and are of the cells [first_cell, first_cell +
+// cells).
+template <class T>
+struct WarpSums {
+  T* sums;
+  std::int32_t first;
+  std::int32_t first_cell;
+  std::uint32_t cells;
+  std::int32_t lane;
 };
 
 // Batch after batch; in a batch pairwise, as said above.
-template <class T>
-__device__ __forceinline__ void add(T* sums, Addends<T>& addends, std::int32_t lane) {
+template <class S, class T>
+__device__ __forceinline__ void add(const WarpSums<T>& to, const Addends<S>& addends) {
   constexpr int kBatches = tuning::kTogether;
-  const std::uint32_t below = (1u << lane) - 1u;
-  const std::uint32_t above = ~below - (1u << lane);
+  const std::uint32_t below = (1u << to.lane) - 1u;
+  const std::uint32_t above = ~below - (1u << to.lane);
+  const auto none = static_cast<std::int32_t>(0x80000000u | to.lane);
   std::int32_t
-      before[kBatches];  // the nearest lane before this one whose value it lacks; below 0: none
+      place[kBatches];  // of its cell's sum; below 0: nothing to add, each lane has its own
+  std::int32_t
+      before[kBatches];  // the nearest lane with that cell whose value it lacks; below 0: none
   bool last[kBatches];   // of the lanes with its cell
+  T sum[kBatches];       // of the lanes from `before` on to this one
   int open = -1;         // below 0: no lane of any batch lacks anything
 #pragma unroll
   for (int k = 0; k < kBatches; ++k) {
-    // Lanes that add nothing have keys of their own, below any sum.
-    const unsigned peers = __match_any_sync(0xffffffffu, addends.sum[k]);
-    before[k] = (peers & below) != 0 ? 31 - __clz(static_cast<int>(peers & below))
-                                     : static_cast<std::int32_t>(0x80000000u | lane);
+    // One comparison: a cell before the first, or below 0, is beyond all as an unsigned number.
+    const std::int32_t cell = addends.cell[k] - to.first_cell;
+    place[k] = static_cast<std::uint32_t>(cell) < to.cells ? to.first + cell : none;
+    const unsigned peers = __match_any_sync(0xffffffffu, place[k]);
+    before[k] = (peers & below) != 0 ? 31 - __clz(static_cast<int>(peers & below)) : none;
     last[k] = (peers & above) == 0;
+    sum[k] = widen(addends.value[k]);
     open &= before[k];
   }
-  while (true) {
-    const bool more = __any_sync(0xffffffffu, open >= 0);
-    if (!more) break;
+  bool more = __any_sync(0xffffffffu, open >= 0);
+  while (more) {
     open = -1;
 #pragma unroll
     for (int k = 0; k < kBatches; ++k) {
-      const T value = __shfl_sync(0xffffffffu, addends.value[k], before[k]);
-      const std::int32_t farther = __shfl_sync(0xffffffffu, before[k], before[k]);
-      if (before[k] >= 0) addends.value[k] = value + addends.value[k];
-      before[k] = farther;
-      open &= farther;
+      const bool lacks = before[k] >= 0;
+      const T earlier = __shfl_sync(0xffffffffu, sum[k], before[k]);
+      before[k] = __shfl_sync(0xffffffffu, before[k], before[k]);
+      if (lacks) sum[k] = earlier + sum[k];
+      open &= before[k];
     }
+    more = __any_sync(0xffffffffu, open >= 0);
   }
 #pragma unroll
   for (int k = 0; k < kBatches; ++k) {
-    if (last[k] && addends.sum[k] >= 0) sums[addends.sum[k]] += addends.value[k];
+    if (last[k] && place[k] >= 0) to.sums[place[k]] += sum[k];
     __syncwarp();  // other lanes read this sum next
   }
 }
@@ -445,45 +453,44 @@ __device__ __forceinline__ std::int32_t first_sum(const Unit& unit, const CellRa
   return place_in_pack(result_of<S>(unit, range, channel));
 }
 
+// Adds the elements of the warp's rows. While some batches are added the next ones are on their way.
 template <class S, class T>
 __device__ __forceinline__ void add_rows(const ScatterJob& job, const Unit& unit,
                                          const CellRange& range, const BinPlace* table, T* sums,
                                          std::int32_t* list) {
   const LinearJob& linear = job.linear;
-  const std::int32_t base =
-      unit.plane * unit.of.plane_stride + first_sum<S>(unit, range, unit.channel);
   const auto* const grad = static_cast<const S*>(job.grad_output);
-  // Elements whose argmax is known: which sums they add to, and their values, which are on their way.
-  const auto resolve = [&](const Pending& pending, S* values) {
-    Addends<T> addends;
+  const auto cells = static_cast<std::uint32_t>(range.cells);
+  const auto first = static_cast<std::uint32_t>(range.first);
+  const bool real = unit.channel < unit.of.map.channels;  // A lane without a plane has no cells.
+  const WarpSums<T> to{sums,
+                       (unit.warp() * unit.of.warp_planes + unit.plane) * unit.of.plane_stride +
+                           first_sum<S>(unit, range, unit.channel),
+                       range.first, real ? cells : 0, unit.lane};
+  RowLister rows(linear.groups, unit, unit.warp() % unit.of.parts, unit.of.parts, first,
+                 first + cells, list);
+  for_each_run(linear, unit, rows, list, table, [&](auto batches) {
+    const std::uint32_t together = tuning::kTogether * batches.step;
+    const auto fetch = [&](Addends<S>& addends) {
 #pragma unroll
-    for (int k = 0; k < tuning::kTogether; ++k) {
-      const std::int32_t cell = pending.cell[k] - range.first;
-      const bool in_range =
-          static_cast<std::uint32_t>(cell) < static_cast<std::uint32_t>(range.cells) &&
-          pending.cell[k] >= 0;
-      addends.sum[k] = in_range ? base + cell : -1 - unit.lane;
-      values[k] = from_compute<S>(0);
-      if (in_range) values[k] = grad[pending.at[k]];
-    }
-    return addends;
-  };
-  RowLister rows(linear.groups, unit, unit.warp() % unit.of.parts, unit.of.parts,
-                 static_cast<std::uint32_t>(range.first),
-                 static_cast<std::uint32_t>(range.first) + static_cast<std::uint32_t>(range.cells),
-                 list);
-  for_each_stream(linear, unit, rows, list, table, [&](auto stream, std::uint32_t count) {
-    const std::uint32_t together = tuning::kTogether * stream.step;
-    S next_values[tuning::kTogether];
-    Addends<T> next = resolve(stream.fetch(), next_values);
-    Pending pending = stream.fetch();
-    for (std::uint32_t done = 0; done < count; done += together) {
-      Addends<T> now = next;
-#pragma unroll
-      for (int k = 0; k < tuning::kTogether; ++k) now.value[k] = widen(next_values[k]);
-      next = resolve(pending, next_values);
-      pending = stream.fetch();
-      add(sums, now, unit.lane);
+      for (int k = 0; k < tuning::kTogether; ++k) {
+        bool exists;
+        const std::int64_t at = batches.advance(&exists);
+        const std::int32_t cell = linear.argmax[at];
+        addends.value[k] = grad[at];
+        addends.cell[k] = exists ? cell : -1;
+      }
+    };
+    std::uint32_t done = 0;
+    const auto step = [&](const Addends<S>& now, Addends<S>& next) {
+      fetch(next);
+      add(to, now);
+      done += together;
+      return done < batches.count;
+    };
+    Addends<S> odd, even;
+    fetch(even);
+    while (step(even, odd) && step(odd, even)) {  // by turns, so that nothing is copied
     }
   });
 }
@@ -608,8 +615,7 @@ __global__ void __launch_bounds__(tuning::kLinearWarps * 32, tuning::kLinearMinB
     __syncthreads();
     // Alike for all lanes of a warp.
     if (unit.warp() < warps && unit.channel - unit.plane < unit.of.map.channels) {
-      add_rows<S>(job, unit, range, table, sums + unit.warp() * warp_sums,
-                  lists + unit.warp() * tuning::kListedRows);
+      add_rows<S>(job, unit, range, table, sums, lists + unit.warp() * tuning::kListedRows);
     }
     __syncthreads();
     write_sums<S>(unit, range, sums);
