@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(tuning::kGroupChunk)
 }
 
 // As unsigned numbers the -1 of empty bins are above all cells, as signed ones below.
-__global__ void __launch_bounds__(tuning::kExtentThreads, 8)
+__global__ void __launch_bounds__(tuning::kExtentThreads, tuning::kMinBlocks)
     find_extents(const __grid_constant__ ExtentJob job) {
   auto* const shared = reinterpret_cast<std::int32_t*>(dynamic_shared());
   for (std::int64_t row = blockIdx.x; row < job.rows; row += gridDim.x) {
