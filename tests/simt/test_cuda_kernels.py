@@ -336,7 +336,7 @@ def test_more_regions_than_a_chunk_equal_the_cpu(simt):
 def test_more_maps_than_a_launch_holds_equal_the_cpu(simt):
     maps = [make((2, 5, 3 + m, 9), torch.float32, "ties", m % 2 == 1) for m in range(18)]
     layouts = [m % 2 == 1 for m in range(18)]
-    rois, map_indices = random_rois(60, 2, 9, 9), torch.arange(60) % 19 - 1
+    rois, map_indices = random_rois(60, 2, 9, 9), torch.arange(60) * 7 % 18
     argmax = torch.randint(27, (60, 5 * 3), dtype=torch.int32, generator=torch.Generator().manual_seed(0))
     rows = (argmax, rois, map_indices, [1, 2])
     sizes = [number for x in maps for number in x.shape]
