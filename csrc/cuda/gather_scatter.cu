@@ -108,13 +108,16 @@ LinearMap plan_scatter(const LinearJob& job, const FeatureMap& map, bool regions
     const auto copies = static_cast<std::int32_t>(fitting / plan.warp_planes);
     (regions ? plan.parts : plan.planes) = copies;
   } else {
-    plan.planes = dense ? tuning::kPlanesInParts : tuning::kLinearWarps;
+    plan.planes = dense                               ? tuning::kPlanesInRanges
+                  : map.layout == Layout::kContiguous ? tuning::kSparsePlanes
+                                                      : tuning::kLinearWarps;
     if (!dense && map.layout == Layout::kChannelsLast) {
       plan.warp_planes = std::max(plan.warp_planes, planes_of_sector(map.dtype) / plan.planes);
     }
     const std::int64_t most =
         ((room / plan.planes - list) / (element * plan.warp_planes) - 12) / 8 * 8;
-    cells = std::min(cells, most);
+    const std::int64_t ranges = divide_up(cells, most);
+    cells = std::min(cells, divide_up(divide_up(cells, ranges), 8) * 8);  // alike, and whole packs
   }
   plan.cells = static_cast<std::int32_t>(cells);
   plan.plane_stride = static_cast<std::int32_t>(sums_stride(cells));

@@ -483,10 +483,11 @@ __device__ __forceinline__ void add_rows(const ScatterJob& job, const Unit& unit
     };
     std::uint32_t done = 0;
     const auto step = [&](const Addends<S>& now, Addends<S>& next) {
-      fetch(next);
-      add(to, now);
       done += together;
-      return done < batches.count;
+      const bool more = done < batches.count;
+      if (more) fetch(next);
+      add(to, now);
+      return more;
     };
     Addends<S> odd, even;
     fetch(even);
@@ -525,6 +526,30 @@ __device__ __forceinline__ void add_packed_parts(const T* from, std::int32_t par
   }
 }
 
+// Writes a plane of a contiguous result, by the threads `thread`, thread + threads, ...
+template <class S, class T>
+__device__ __forceinline__ void write_plane(const Unit& unit, const CellRange& range,
+                                            std::int32_t channel, const T* from,
+                                            std::int32_t part_stride, std::int32_t thread,
+                                            std::int32_t threads) {
+  constexpr int kPack = kPerPack<S>;
+  const std::int32_t first = first_sum<S>(unit, range, channel);
+  const std::int32_t end = first + range.cells;
+  S* const to = result_of<S>(unit, range, channel) - first;
+  for (std::int32_t i = thread * kPack; i < end; i += threads * kPack) {
+    T values[kPack];
+    add_packed_parts(from + i, unit.of.parts, part_stride, values);
+    if (i >= first && i + kPack <= end) {
+      store_pack(to + i, narrow_pack<S>(values));
+    } else {
+#pragma unroll
+      for (int k = 0; k < kPack; ++k) {
+        if (i + k >= first && i + k < end) to[i + k] = narrow<S>(values[k]);
+      }
+    }
+  }
+}
+
 // Writes what a unit has added up. Neighbouring threads write neighbouring memory: cells of a plane,
 // or planes of a cell.
 template <class S, class T>
@@ -542,23 +567,12 @@ __device__ __forceinline__ void write_sums(const Unit& unit, const CellRange& ra
   const auto thread = static_cast<std::int32_t>(threadIdx.x);
   const auto threads = static_cast<std::int32_t>(blockDim.x);
   if (of.map.layout == Layout::kContiguous) {
-    for (std::int32_t plane = 0; plane < planes; ++plane) {
-      const std::int32_t first = first_sum<S>(unit, range, unit.first_channel + plane);
-      S* const to = result_of<S>(unit, range, unit.first_channel + plane) - first;
-      const T* const from = sums_of(plane);
-      const std::int32_t end = first + range.cells;
-      for (std::int32_t i = thread * kPack; i < end; i += threads * kPack) {
-        T values[kPack];
-        add_packed_parts(from + i, of.parts, part_stride, values);
-        if (i >= first && i + kPack <= end) {
-          store_pack(to + i, narrow_pack<S>(values));
-        } else {
-#pragma unroll
-          for (int k = 0; k < kPack; ++k) {
-            if (i + k >= first && i + k < end) to[i + k] = narrow<S>(values[k]);
-          }
-        }
-      }
+    // Planes in several parts are written by the block, others by a warp each.
+    const bool together = of.parts > 1;
+    const std::int32_t step = together ? 1 : threads / 32;
+    for (std::int32_t plane = together ? 0 : unit.warp(); plane < planes; plane += step) {
+      write_plane<S>(unit, range, unit.first_channel + plane, sums_of(plane), part_stride,
+                     together ? thread : unit.lane, together ? threads : 32);
     }
     return;
   }

@@ -54,9 +54,10 @@ constexpr std::int64_t kTableBins = 512;
 constexpr std::int64_t kScatterBytes = 49 * 1024;
 // Sums of whole planes in one warp may be so large that a block of one warp is worth it.
 constexpr std::int64_t kScatterWarpBytes = 26 * 1024;
-// Planes in a block where the rows are regions and a plane is added up in parts.
-constexpr std::int64_t kPlanesInParts = 2;
-
+// Planes in a block where each is added up in ranges of its cells: of many rows, each range of which
+// looks through most of them; and of one row, whose few elements cost little beside the cells.
+constexpr int kPlanesInRanges = 2;
+constexpr int kSparsePlanes = 4;
 constexpr int kLinearMinBlocks = 2;  // as kMinBlocks: 128 registers a thread
 
 // gather: warps that a multiprocessor should have.

@@ -72,6 +72,17 @@ struct Pack {
   }
 };
 
+template <class S>
+__device__ __forceinline__ Word<S> narrow_pair(float low, float high);
+template <>
+__device__ __forceinline__ Word<Half> narrow_pair<Half>(float low, float high) {
+  return {to_half_pair(low, high)};
+}
+template <>
+__device__ __forceinline__ Word<BFloat16> narrow_pair<BFloat16>(float low, float high) {
+  return {to_bfloat16_pair(low, high)};
+}
+
 // A pack of the numbers, rounded.
 template <class S, int numbers>
 __device__ __forceinline__ Pack<S, numbers> narrow_pack(const ComputeType<S> (&values)[numbers]) {
@@ -81,8 +92,7 @@ __device__ __forceinline__ Pack<S, numbers> narrow_pack(const ComputeType<S> (&v
     if constexpr (kPerWord<S> == 1) {
       result.words[i] = {narrow<S>(values[i])};
     } else {
-      const std::uint32_t low = narrow<S>(values[i]).bits;
-      result.words[i / 2] = {low | std::uint32_t{narrow<S>(values[i + 1]).bits} << 16};
+      result.words[i / 2] = narrow_pair<S>(values[i], values[i + 1]);
     }
   }
   return result;
