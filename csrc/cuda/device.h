@@ -26,11 +26,30 @@ __device__ __forceinline__ Half to_half(float value) {
   return result;
 }
 
+// a * b + c in 64 bits. Written as an operator, it becomes three instructions where it is one.
+__device__ __forceinline__ std::uint64_t multiply_add(std::uint32_t a, std::uint32_t b,
+                                                      std::uint64_t c) {
+  std::uint64_t result;
+  asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(result) : "r"(a), "r"(b), "l"(c));
+  return result;
+}
+
 // The greater number, NaN if either is NaN. Which NaN, and which of two zeros, is left open. Pairs are
 // two 16-bit floats in one register. GPUs before compute capability 8.0 have no such instruction.
 __device__ __forceinline__ double maximum(double a, double b) { return MaxOp::combine(a, b); }
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+// Two numbers rounded, `low` in the lower half. Which NaN a bfloat16 becomes is left open.
+__device__ __forceinline__ unsigned to_half_pair(float low, float high) {
+  unsigned result;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  return result;
+}
+__device__ __forceinline__ unsigned to_bfloat16_pair(float low, float high) {
+  unsigned result;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  return result;
+}
 __device__ __forceinline__ float maximum(float a, float b) {
   float result;
   asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
@@ -47,6 +66,13 @@ __device__ __forceinline__ unsigned maximum_of_bfloat16_pairs(unsigned a, unsign
   return result;
 }
 #else
+__device__ __forceinline__ unsigned to_half_pair(float low, float high) {
+  return unsigned{to_half(low).bits} | unsigned{to_half(high).bits} << 16;
+}
+__device__ __forceinline__ unsigned to_bfloat16_pair(float low, float high) {
+  return unsigned{from_compute<BFloat16>(low).bits} | unsigned{from_compute<BFloat16>(high).bits}
+                                                          << 16;
+}
 __device__ __forceinline__ float maximum(float a, float b) { return MaxOp::combine(a, b); }
 __device__ __forceinline__ unsigned maximum_of_half_pairs(unsigned a, unsigned b) {
   const auto of = [](unsigned x, unsigned y) -> unsigned {

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "core/params.h"
+#include "cuda/tuning.h"
 
 namespace spp_ext::cuda {
 
@@ -27,10 +28,10 @@ Stream device_stream(int device, void* handle);
 // runtime that is linked into this library needs a driver of its own version, whatever torch's needs.
 std::string driver_fault();
 
-// int32 elements of scratch for regions: where each group, one image of one map, begins in the list
-// of regions, and that list.
-inline std::int64_t region_scratch(std::int64_t maps, std::int64_t batch, std::int64_t regions) {
-  return maps * batch + 1 + regions;
+// int32 elements of scratch for gather and scatter of regions: the group of each, and between which
+// cells its argmax lies, and between which groups those of every kGroupChunk lie. Never 0.
+inline std::int64_t linear_scratch(std::int64_t regions) {
+  return 3 * regions + 2 * (regions / tuning::kGroupChunk + 1);
 }
 
 void pool_map(const MapPoolParams& params, const Stream& stream);

@@ -1,6 +1,5 @@
 // Numbers that decide how the CUDA kernels are launched. Results do not depend on them, except that
-// the order in which scatter adds the gradients of regions follows from kScatterWarps and
-// kScatterRegionBytes.
+// the order in which scatter adds follows from its numbers and those it shares with gather.
 #pragma once
 
 #include <cstdint>
@@ -33,14 +32,34 @@ constexpr std::int64_t kStride1StripBytes = 15 * 1024;
 constexpr std::int64_t kStride1WarpsPerSm = 8;
 constexpr std::int64_t kStride1Rows = 12;
 
-// Kernels with one thread an element: pool_bins, pool_stride1_cells and gather.
+// Kernels with one thread an element: pool_bins and pool_stride1_cells.
 constexpr int kElementThreads = 256;
 
-// scatter: the most warps in a block. Each has sums of its own: those of a plane for whole maps, and
-// for regions those of one part of the regions of a plane.
-constexpr int kScatterWarps = 8;
-constexpr int kScatterMinBlocks = 2;                     // as kMinBlocks: 128 registers a thread
-constexpr std::int64_t kScatterRegionBytes = 96 * 1024;  // shared memory for the sums of regions
+// gather and scatter: the most warps in a block, batches of 32 elements that a warp has in hand together,
+// rows that it lists at a time, and the most bins of a row that are looked up in a table.
+constexpr int kLinearWarps = 8;
+constexpr int kTogether = 4;
+constexpr int kListedRows = 32;
+constexpr std::int64_t kTableBins = 512;
+
+// scatter: shared memory of a block, for its sums above all. Every supported device has as much, and
+// the plan, of which the order of additions is a part, is made from it alone: so all devices give the
+// same bits. Two such blocks fill a multiprocessor with 100 KB, four one with 228 KB.
+constexpr std::int64_t kScatterBytes = 49 * 1024;
+// Sums of whole planes in one warp may be so large that a block of one warp is worth it.
+constexpr std::int64_t kScatterWarpBytes = 26 * 1024;
+// Planes in a block where each is added up in ranges of its cells: of many rows, each range of which
+// looks through most of them; and of one row, whose few elements cost little beside the cells.
+constexpr int kPlanesInRanges = 2;
+constexpr int kSparsePlanes = 4;
+constexpr int kLinearMinBlocks = 2;  // as kMinBlocks: 128 registers a thread
+
+// gather: warps that a multiprocessor should have.
+constexpr std::int64_t kGatherWarpsPerSm = 32;
+
+// region_groups: regions of a block, one a thread, and the threads that look through a row's argmax.
+constexpr int kGroupChunk = 1024;
+constexpr int kExtentThreads = 256;
 
 // pool_regions: threads of a block; the warps that should fit beside the tables, and those that must;
 // packs of 16 bytes in a slab of channels, and packs that a warp works on at a time, of one region or of
@@ -59,8 +78,5 @@ constexpr std::int64_t kRegionMapBytes = 8;
 constexpr std::int64_t kTableCells = 32;
 constexpr std::int32_t kTablePacks = 8;
 constexpr std::int64_t kTableBytesOfOutput = 2;
-
-// group_regions: each thread looks at one region at a time.
-constexpr int kGroupThreads = 256;
 
 }  // namespace spp_ext::cuda::tuning

@@ -110,6 +110,32 @@ __device__ __forceinline__ Pack<S, numbers> lowest_pack() {
   return make_pack<S, numbers>([&](int) { return lowest; });
 }
 
+template <class S>
+__device__ __forceinline__ Word<S> narrow_pair(float low, float high);
+template <>
+__device__ __forceinline__ Word<Half> narrow_pair<Half>(float low, float high) {
+  return {to_half_pair(low, high)};
+}
+template <>
+__device__ __forceinline__ Word<BFloat16> narrow_pair<BFloat16>(float low, float high) {
+  return {to_bfloat16_pair(low, high)};
+}
+
+// A pack of the numbers, rounded.
+template <class S, int numbers>
+__device__ __forceinline__ Pack<S, numbers> narrow_pack(const ComputeType<S> (&values)[numbers]) {
+  Pack<S, numbers> result;
+#pragma unroll
+  for (int i = 0; i < numbers; i += kPerWord<S>) {
+    if constexpr (kPerWord<S> == 1) {
+      result.words[i] = {narrow<S>(values[i])};
+    } else {
+      result.words[i / 2] = narrow_pair<S>(values[i], values[i + 1]);
+    }
+  }
+  return result;
+}
+
 template <class S, int numbers>
 __device__ __forceinline__ Pack<S, numbers> maximum(const Pack<S, numbers>& a,
                                                     const Pack<S, numbers>& b) {

@@ -374,20 +374,76 @@ def test_a_forged_argmax_is_skipped(simt):
     assert gathered.tolist() == [[1, 1, 0, 0, 0, 0]]
 
 
-def test_gradients_have_one_order_of_additions(simt, monkeypatch):
+# Planes whose sums fit in shared memory several times, and one that is added up in ranges of its cells; of 2^k
+# channels and others, so that what is written in packs has a rest.
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("level_bins", [[1], [2, 3], [36, 4, 10], [600, 5]], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 16, 6, 6), (2, 5, 61, 105)], ids=str)
+def test_any_argmax_is_scattered_and_gathered(simt, shape, level_bins, channels_last):
+    """Cells that many bins name and few, in no order, no cell, and cells that do not exist."""
+    n, c, h, w = shape
+    generator = torch.Generator().manual_seed(0)
+    rows = 10 if sum(level_bins) > 100 else 90
+    rois = torch.rand(rows, 5, generator=generator) * n
+    for dtype in (torch.float32, torch.bfloat16):
+        x = make(shape, dtype, "ties", channels_last)
+        for cells in (2, h * w):
+            size = (rows, c * sum(level_bins))
+            argmax = torch.randint(-1, cells, size, generator=generator, dtype=torch.int32)
+            argmax[::3] = argmax[::3].clamp(max=cells // 4)  # whole rows in one part of the plane
+            compare_linear(simt, x, argmax, rois, level_bins, channels_last)
+            compare_linear(simt, x, argmax[:n], None, level_bins, channels_last)
+            none = torch.tensor([-(2**31), h * w, 2**31 - 1], dtype=torch.int32)[torch.arange(size[1]) % 3]
+            forged = torch.where(argmax < 0, none, argmax)
+            grad, arguments = integers(size, dtype, seed=5), (rois, level_bins, list(shape), channels_last)
+            assert_same(simt.scatter(grad, forged, *arguments), simt.scatter(grad, argmax, *arguments))
+
+
+def test_more_regions_than_a_chunk_equal_the_cpu(simt):
+    """Sorted by image, so that whole chunks have none of an image's; the last image has none at all."""
+    x = make((4, 2, 3, 4), torch.float32, "ties", False)
+    rois = random_rois(2100, 3, 3, 4)
+    rois[:, 0] = rois[:, 0].sort().values
+    compare_regions(simt, x, rois, (1,), 1.0, "outer", False)
+
+
+def test_more_maps_than_a_launch_holds_equal_the_cpu(simt):
+    maps = [make((2, 5, 3 + m, 9), torch.float32, "ties", m % 2 == 1) for m in range(18)]
+    layouts = [m % 2 == 1 for m in range(18)]
+    rois, map_indices = random_rois(60, 2, 9, 9), torch.arange(60) * 7 % 18
+    argmax = torch.randint(27, (60, 5 * 3), dtype=torch.int32, generator=torch.Generator().manual_seed(0))
+    rows = (argmax, rois, map_indices, [1, 2])
+    sizes = [number for x in maps for number in x.shape]
+    grad = integers(argmax.shape, torch.float32, seed=5)
+    assert_same(simt.scatter_of_maps(grad, *rows, sizes, layouts), CPU.scatter_of_maps(grad, *rows, sizes, layouts))
+    assert_same(simt.gather_of_maps(maps, *rows), CPU.gather_of_maps(maps, *rows))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("shape", [(2, 3, 12, 10), (1, 2, 61, 105)], ids=str)
+def test_gradients_have_one_order_of_additions(simt, monkeypatch, shape, channels_last):
     """Random gradients, whose sums depend on the order, have the same bits in every order of threads."""
-    x = make((2, 3, 12, 10), torch.float32, "ties", False)
-    rois = random_rois(200, 2, 12, 10)
+    x = make(shape, torch.float32, "ties", channels_last)
+    rois = random_rois(200, *(shape[i] for i in (0, 2, 3)))
     encoded, level_bins = pyramid("test", LEVELS["spp"])
-    values, argmax = CPU.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, ROI_POOL, False)
-    grad = torch.randn(values.shape, generator=torch.Generator().manual_seed(0))
-    results = []
-    for order, poison in SCHEDULES:
-        monkeypatch.setenv("SPP_SIMT_ORDER", order)
-        monkeypatch.setenv("SPP_SIMT_POISON", poison)
-        results.append(simt.scatter(grad, argmax, rois, level_bins, list(x.shape), False))
-    assert_same(results[1], results[0])
-    assert_same(results[2], results[0])
+    of_regions = CPU.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, ROI_POOL, False)[1]
+    of_maps = CPU.spatial_pyramid_pool_with_argmax(x, encoded)[1]
+    stride1 = CPU.multi_kernel_max_pool2d_with_argmax(x, (5, 9), False)[1]
+    cells = shape[2] * shape[3]
+    for argmax, regions, bins in (
+        (of_regions, rois, level_bins),
+        (of_maps, None, level_bins),
+        (stride1, None, [cells] * 3),
+    ):
+        grad = torch.randn(argmax.shape, generator=torch.Generator().manual_seed(0))
+        results = []
+        for order, poison in SCHEDULES:
+            monkeypatch.setenv("SPP_SIMT_ORDER", order)
+            monkeypatch.setenv("SPP_SIMT_POISON", poison)
+            results.append(simt.scatter(grad, argmax, regions, bins, list(shape), channels_last))
+        assert_same(results[1], results[0])
+        assert_same(results[2], results[0])
 
 
 LAUNCHES = """
@@ -472,7 +528,7 @@ def test_kernels_stay_inside_their_memory():
     }
     chosen = (
         "forward and (float32 and equal or several) or any_pyramid or more_levels or becomes_nan or forged or empty "
-        "or many_kernel or stride and not 80"
+        "or many_kernel or stride and not 80 or forward and any_argmax or than_a"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", __file__, "-k", chosen]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=backend.ROOT)

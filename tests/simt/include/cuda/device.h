@@ -17,6 +17,18 @@ using simt::dynamic_shared;
 inline float to_float(Half value) { return to_compute(value); }
 inline Half to_half(float value) { return from_compute<Half>(value); }
 
+inline unsigned to_half_pair(float low, float high) {
+  return unsigned{to_half(low).bits} | unsigned{to_half(high).bits} << 16;
+}
+inline unsigned to_bfloat16_pair(float low, float high) {
+  return unsigned{from_compute<BFloat16>(low).bits} |
+         unsigned{from_compute<BFloat16>(high).bits} << 16;
+}
+
+inline std::uint64_t multiply_add(std::uint32_t a, std::uint32_t b, std::uint64_t c) {
+  return std::uint64_t{a} * b + c;
+}
+
 inline double maximum(double a, double b) { return MaxOp::combine(a, b); }
 inline float maximum(float a, float b) { return MaxOp::combine(a, b); }
 template <class S>
