@@ -87,6 +87,10 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
   RegionPlan plan{};
   RegionPolicy& policy = plan.policy;
   count_bins(job.pyramid, policy);
+  policy.aligned = job.channels % per_pack == 0;
+  for (std::int32_t i = 0; i < job.pyramid.num_levels; ++i) {
+    if (job.output_levels[i].level.bins != job.pyramid.levels[i].bins) policy.aligned = 0;
+  }
   const auto set_packs = [&](std::int32_t packs) {
     policy.pack_bits = 0;
     while (policy.packs() < packs) ++policy.pack_bits;

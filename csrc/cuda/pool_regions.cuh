@@ -29,6 +29,8 @@ struct RegionPolicy {
   std::int32_t warps;        // of a block
   std::int64_t segments;     // blocks that share the regions of a slab
   std::int32_t table_cells;  // of the largest map
+  std::int32_t
+      aligned;  // whether each level of a slab is one run of whole packs in a row of output
   std::int32_t base_bins;
   std::int32_t derived_bins;
   // Derived bins are merged in rounds: all that need only base bins and bins of earlier rounds.
@@ -386,10 +388,14 @@ struct RegionWarp {
     } else {
       const PyramidView pyramid = job.pyramid.view();
       for (std::int32_t l = 0; l < pyramid.num_levels; ++l) {
-        const std::int32_t count = static_cast<std::int32_t>(pyramid.levels[l].bins) * used;
+        const auto bins_of_level = static_cast<std::int32_t>(pyramid.levels[l].bins);
         const std::int64_t to = job.output_index(l, 0, channel, 0);
         const E* const of_level = own_run + pyramid.levels[l].first_bin * used;
-        for (std::int32_t i = lane; i < count; i += 32) row[to + i] = of_level[i];
+        for (std::int32_t i = lane; i < bins_of_level * used; i += 32) {
+          const std::int32_t of_channel = i / bins_of_level;
+          row[to + of_channel * job.output_levels[l].level.bins + i - of_channel * bins_of_level] =
+              of_level[i];
+        }
       }
     }
     __syncwarp();
@@ -524,7 +530,7 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
   const std::int32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   unsigned char* const own = shared + parts.warps + warp * parts.of_warp;
   const std::int32_t slab = kV << policy.pack_bits;
-  const bool aligned = job.channels % kV == 0;
+  const bool aligned = policy.aligned != 0;
   list_bins<S>(job, policy, base, derived);
 
   const std::int64_t slabs = divide_up(job.channels, slab);
