@@ -295,7 +295,8 @@ struct StripPool {
       slots_at[i] = is_contiguous ? first_lane + i : first_lane_of(walk.segment + i);
     }
     std::int64_t element = walk.element;
-    constexpr int kUnroll = count == 1 ? 4 : 2;
+    // Of the copies of an unrolled loop nvcc 13.0 keeps the stores of only one in one piece.
+    constexpr int kUnroll = count == 1 ? 4 : 1;
 #pragma unroll kUnroll
     for (std::int32_t row = walk.row; row < walk.rows_end; row += walk.row_step) {
       f(cell, cells_at, slot, slots_at, element);
