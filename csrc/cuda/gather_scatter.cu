@@ -91,7 +91,7 @@ LinearMap plan_scatter(const LinearJob& job, const FeatureMap& map, bool regions
   const std::int64_t room = tuning::kScatterBytes - list_and_table_bytes(job, 0);
   const std::int64_t list = list_and_table_bytes(job, 1) - list_and_table_bytes(job, 0);
   const std::int64_t plane = sums_stride(map.cells()) * element;
-  const std::int64_t fitting = std::min<std::int64_t>(room / (plane + list), tuning::kLinearWarps);
+  const std::int64_t fitting = room / (plane + list);
   // Rows with about as many elements as cells, or many rows: each range would look through them again.
   const bool dense = regions || job.order.bins * 4 > map.cells();
   LinearMap plan{};
@@ -105,7 +105,8 @@ LinearMap plan_scatter(const LinearJob& job, const FeatureMap& map, bool regions
   }
   if (dense && fitting >= (regions ? 2 : plan.warp_planes)) {
     // Whole planes.
-    const auto copies = static_cast<std::int32_t>(fitting / plan.warp_planes);
+    const auto copies = static_cast<std::int32_t>(
+        std::min<std::int64_t>(fitting / plan.warp_planes, tuning::kLinearWarps));
     (regions ? plan.parts : plan.planes) = copies;
   } else {
     plan.planes = dense                               ? tuning::kPlanesInRanges

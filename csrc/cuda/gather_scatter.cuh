@@ -322,7 +322,8 @@ __global__ void __launch_bounds__(tuning::kLinearWarps * 32, tuning::kLinearMinB
     if (unit.warp() >= unit.of.planes || unit.channel - unit.plane >= unit.of.map.channels)
       continue;
     const FeatureMap& map = unit.of.map;
-    const auto cells = static_cast<std::uint32_t>(map.cells());
+    // A lane without a plane has no cells.
+    const auto cells = static_cast<std::uint32_t>(unit.channel < map.channels ? map.cells() : 0);
     const S* const plane = static_cast<const S*>(map.data) +
                            unit.image * map.channels * map.cells() +
                            unit.channel * map.plane_stride();

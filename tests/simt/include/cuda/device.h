@@ -21,8 +21,8 @@ inline unsigned to_half_pair(float low, float high) {
   return unsigned{to_half(low).bits} | unsigned{to_half(high).bits} << 16;
 }
 inline unsigned to_bfloat16_pair(float low, float high) {
-  return unsigned{from_compute<BFloat16>(low).bits} |
-         unsigned{from_compute<BFloat16>(high).bits} << 16;
+  return unsigned{from_compute<BFloat16>(low).bits} | unsigned{from_compute<BFloat16>(high).bits}
+                                                          << 16;
 }
 
 inline std::uint64_t multiply_add(std::uint32_t a, std::uint32_t b, std::uint64_t c) {
