@@ -4,8 +4,8 @@
 
 Each form is compiled alone, by ptxas for each architecture: a kernel that has it N times, on operands that come from
 memory and with results that go there, and one that has it 2 N times. The difference, less the loads and stores around
-it, is what the form costs; a routine that divides integers is added. nvdisasm comes with the CUDA toolkit and in the wheel of triton
-(``triton/backends/nvidia/bin``).
+it, is what the form costs; a routine that divides integers is added. nvdisasm comes with the CUDA toolkit and in the
+wheel of triton (``triton/backends/nvidia/bin``).
 
 What stands alone cannot be merged with its neighbours, so the weights overcount real code: an addition for an address
 goes into a load, a comparison takes the ``and`` of two predicates along, a widening is part of a multiplication. They
@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PATH = Path(__file__).with_name("weights.json")
 ARCHITECTURES = ("75", "80", "89", "90")
@@ -34,7 +35,7 @@ Weight = dict[str, float]  # part of a multiprocessor -> instructions
 # Where machine instructions run, by how their names begin; the first that fits. All else is simple arithmetic, "alu".
 PARTS = {
     "memory": r"LD|ST|ATOM|RED(\.|G|S|$)|SHFL|CCTL",
-    "control": r"BRA|EXIT|BSSY|BSYNC|WARPSYNC|CALL|RET|BAR|DEPBAR|YIELD|BRX|BMOV|BREAK|JMP|MEMBAR|ERRBAR|FENCE|NANOSLEEP",
+    "control": r"BRA|EXIT|BSSY|BSYNC|WARPSYNC|CALL|RET|BAR|DEPBAR|YIELD|BRX|BMOV|BREAK|JMP|MEMBAR|ERRBAR|FENCE",
     "xu": r"MUFU|I2F(\.|$)|F2I|F2F(\.|$)|FRND|POPC|FLO|BREV|S2R|MATCH|REDUX|R2UR|CS2R",
     "fp64": r"D(ADD|MUL|FMA|SETP|MNMX)",
     "fma": r"F(ADD|MUL|FMA|SWZADD)|IMAD|IMUL|H(ADD|MUL|FMA)2",
@@ -407,12 +408,20 @@ def _around(form: str) -> Weight:
 
 # ---- reading PTX -------------------------------------------------------------------------------------------------
 
-STATEMENT = re.compile(r"^\s*(?:@!?%\w+\s+)?([a-z][\w]*(?:[.:][\w:]+)*)(?=[\s;])[^;]*;", re.MULTILINE)
+STATEMENT = re.compile(r"^\s*\{?\s*(?:@!?%\w+\s+)?([a-z][\w]*(?:[.:][\w:]+)*)(?=[\s;])[^;]*;", re.MULTILINE)
 
 
 def forms_in(ptx: str) -> set[str]:
     """The canonical forms that a PTX module uses."""
     return {canonical(form) for form in STATEMENT.findall(ptx)}
+
+
+def kernels_in(ptx: str) -> dict[str, Counter[str]]:
+    """Kernel -> its canonical forms, each as often as it stands there."""
+    return {
+        body.split("(")[0].strip(): Counter(map(canonical, STATEMENT.findall(body)))
+        for body in ptx.split(".entry ")[1:]
+    }
 
 
 # What kernels may use besides what those of the day do.
@@ -497,7 +506,10 @@ class Weights:
     """The committed weights."""
 
     def __init__(self, path: Path = PATH) -> None:
-        written = json.loads(path.read_text())["weights"]
+        whole = json.loads(path.read_text())
+        written = whole["weights"]
+        # Kernels without a loop: their forms, and the machine instructions that each architecture makes of them.
+        self.checks: dict[str, Any] = whole["checks"]
         self.forms: dict[str, dict[str, Weight]] = {
             form: {architecture: weight for names, weight in by_names.items() for architecture in names.split()}
             for form, by_names in written.items()
@@ -534,6 +546,26 @@ def _grouped(weights: dict[str, Weight]) -> dict[str, Weight]:
     return {" ".join(names): json.loads(weight) for weight, names in groups.items()}
 
 
+STRAIGHT = ("concatenate", "add_gradients", "add_region_gradients")  # kernels of naive.cu
+
+
+def checks(nvdisasm: str) -> dict[str, Any]:
+    """What `Weights.checks` is: the weighted forms of whole kernels can be held against their machine code."""
+    source = Path(__file__).with_name("naive.cu")
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for architecture in ARCHITECTURES:
+            ptx, cubin = Path(folder, "naive.ptx"), Path(folder, "naive.cubin")
+            compile_ = ["nvcc", "-std=c++17", "-O3", "--fmad=false", str(source), "-o"]
+            subprocess.run([*compile_, str(ptx), "--ptx", f"-arch=compute_{architecture}"], check=True)
+            subprocess.run(["ptxas", f"-arch=sm_{architecture}", str(ptx), "-o", str(cubin)], check=True)
+            forms, machine = kernels_in(ptx.read_text()), machine_instructions(cubin, nvdisasm)
+            for name in (f"{kernel}_{dtype}" for kernel in STRAIGHT for dtype in ("float32", "bfloat16")):
+                row = found.setdefault(name, {})
+                row[architecture] = {"forms": forms[name], "machine": len(machine[name])}
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures the forms of the PTX that is given, and the usual ones, and writes weights.json."""
     parser = ArgumentParser(prog="python -m tools.gpu_model weights", description=__doc__.split("\n\n")[0])
@@ -543,7 +575,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = _common().union(*(forms_in(path.read_text()) for path in options.ptx))
     weights = measure(wanted, options.nvdisasm)
     about = "Machine instructions of each PTX form on each architecture, by part of a multiprocessor; see weights.py."
+    checked = json.dumps(checks(options.nvdisasm))
     lines = ",\n".join(f"  {json.dumps(form)}: {json.dumps(_grouped(weight))}" for form, weight in weights.items())
-    PATH.write_text(f'{{\n "about": {json.dumps(about)},\n "weights": {{\n{lines}\n }}\n}}\n')
+    PATH.write_text(f'{{\n "about": {json.dumps(about)},\n "weights": {{\n{lines}\n }},\n "checks": {checked}\n}}\n')
     print(f"{PATH}: {len(weights)} forms")
     return 0
