@@ -29,6 +29,8 @@ class NaiveLaunch:
     params: bytes
     footprint: Footprint
     reads_again: bool  # what a launch before it read or wrote
+    threads: int = THREADS
+    shared_bytes: int = 0
 
 
 def _pack(*arguments: tuple[str, Any] | bytes) -> bytes:

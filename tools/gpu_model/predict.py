@@ -75,6 +75,7 @@ def predict(
     weights: Weights,
     footprint: Footprint,
     warm: bool = False,
+    static_bytes: int = 0,
 ) -> Prediction:
     """The time of one launch, without what the launch itself costs.
 
@@ -85,10 +86,11 @@ def predict(
         weights: of the PTX forms.
         footprint: the memory that it works on.
         warm: whether what it reads was left in L2 by the launch before.
+        static_bytes: shared memory of a block beside what the launch asks for.
     """
     blocks = counts.grid
     scale = blocks / counts.blocks
-    held = occupancy(gpu, counts.threads, registers, counts.shared_bytes)
+    held = occupancy(gpu, counts.threads, registers, counts.shared_bytes + static_bytes)
     parts = weights.total(counts.forms, gpu.architecture)
     instructions = sum(parts.values()) * scale
     share = busiest(blocks, gpu.sms) / gpu.sms  # of all work, that of the busiest multiprocessor

@@ -35,7 +35,7 @@ def _report(commands: list[list[str]], name: str) -> dict[str, list[int]]:
         return json.loads(cached.read_text())
 
     def run(command: list[str]) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=cuda_report.ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=cuda_report.BUILD)
         if done.returncode != 0:
             raise RuntimeError(done.stdout + done.stderr)
         return done.stdout + done.stderr
@@ -57,5 +57,5 @@ def of_kernels(architecture: str) -> dict[str, list[int]]:
 def of_source(path: Path, architecture: str) -> dict[str, list[int]]:
     """The same for one file of its own."""
     command = ["nvcc", "-std=c++17", "-O3", "--fmad=false", "-Xptxas=-v", f"-arch=sm_{architecture}"]
-    command += ["-cubin", "-o", "/dev/null", str(path)]
+    command += ["-cubin", "-o", "/dev/null", str(path.resolve())]
     return _report([command], f"{architecture}-{path.stem}-{digest([path])}")

@@ -56,7 +56,8 @@ def section(rows: Sequence[Row], gpus: Sequence[str], as_markdown: Any) -> str:
     return f"{ABOUT}\n\n<details><summary>All predictions</summary>\n\n{table_}\n\n</details>"
 
 
-def save(rows: Sequence[Row], path: Path) -> None:
+def save(rows: Sequence[Row], path: Path, commit: str | None = None) -> None:
     """Writes the JSON. It has no part named "rows", by which benchmarks.report knows what was measured."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"predicted": True, "about": ABOUT, "predictions": list(rows)}, indent=1) + "\n")
+    result = {"predicted": True, "about": ABOUT, "commit": commit, "predictions": list(rows)}
+    path.write_text(json.dumps(result, indent=1) + "\n")
