@@ -468,6 +468,8 @@ class Translator:
         shift = self.constant(np.int64(int(offset or "0", 0)))
         ix = "ix" if self.masked else "None"
         address = f"np.asarray({address}).astype(np.int64) + {shift}"
+        if narrow:  # 32-bit addresses wrap around
+            address = f"({address} & 0xFFFFFFFF)"
         head = f"{space!r}, {address}, {size_of(type_)}, {lanes}, {ix}, {one.text!r}"
         if op == "ld":
             registers = [register.strip() for register in one.operands[0].strip("{}").split(",")]
@@ -600,8 +602,7 @@ class State:
         self.shared = np.full(len(blocks) * self.stride, POISON, np.uint8)
         self.shared_base = self.of_block * self.stride
         self.parameters = np.frombuffer(launch.params + bytes(-len(launch.params) % 8 + 8), np.uint8)
-        self.regions = readable_memory()
-        self.starts = np.array([start for start, _, _ in self.regions])
+        self.begins, self.ends = readable_memory()
         self.touched: dict[str, list[Array]] = {"load": [], "store": [], "atomic": []}
         self.registers: list[Any] = [None] * len(program.numbers)
         kinds = program.kernel.registers
@@ -678,12 +679,13 @@ class State:
             self._count_shared(kind, address, size * lanes, ix)
             return self.shared, (address + (self.shared_base if ix is None else self.shared_base[ix])) // size
         self._count_global(kind, address, size * lanes, ix)
-        found = int(np.searchsorted(self.starts, low, "right")) - 1
-        if found < 0 or high > self.regions[found][1]:
-            bad = int(np.argmin(address) if found < 0 or low >= self.regions[found][1] else np.argmax(address))
-            raise self._fault("outside of memory", text, address, bad, ix)
-        start, _, memory = self.regions[found]
-        return memory, (address - start) // size
+        found = int(np.searchsorted(self.begins, low, "right")) - 1
+        if found < 0 or high > self.ends[found]:  # not all in one piece of memory
+            pieces = np.searchsorted(self.begins, address, "right") - 1
+            outside = (pieces < 0) | (address + size * lanes > self.ends[pieces])
+            if outside.any():
+                raise self._fault("outside of memory", text, address, int(np.argmax(outside)), ix)
+        return EVERYTHING, (address - FIRST) // size
 
     def _fault(self, why: str, text: str, address: Array, bad: int, ix: Array | None) -> RuntimeError:
         lane = bad if ix is None else int(ix[bad])
@@ -713,11 +715,13 @@ class State:
         new = (table[:, 1:] != table[:, :-1]) & (table[:, 1:] >= 0)
         traffic.requests += len(table)
         traffic.bytes += size * len(address)
-        traffic.sectors += int(new.sum()) + int((table[:, 0] >= 0).sum())
-        block = self.of_block if ix is None else self.of_block[ix]
+        first = np.concatenate([table[:, :1] >= 0, new], axis=1)
+        warps = np.arange(len(table)) if ix is None else np.unique(ix >> 5)
+        block = (warps * 32 // self.block_lanes) << 48
         keys = self.touched[kind]
-        keys.append(np.unique(block << 48 | sectors))
-        if len(keys) > 256:
+        keys.append((table | block[:, None])[first])
+        traffic.sectors += len(keys[-1])
+        if len(keys) > 1024:
             self.touched[kind] = [np.unique(np.concatenate(keys))]
 
     def _count_shared(self, kind: str, address: Array, size: int, ix: Array | None) -> None:
@@ -805,8 +809,13 @@ class State:
                 put(target[1], within)
 
 
-def readable_memory() -> list[tuple[int, int, Array]]:
-    """The process's memory: begin, end, bytes. Neighbours are one, because tensors lie across them."""
+# The address space from its second page on, as an array; what is touched of it is checked first.
+FIRST = 4096
+EVERYTHING = np.ctypeslib.as_array((ctypes.c_uint8 * ((1 << 47) - 2 * FIRST)).from_address(FIRST))
+
+
+def readable_memory() -> tuple[Array, Array]:
+    """Where pieces of the process's memory begin and end. Neighbours are one, because tensors lie across them."""
     spans: list[list[int]] = []
     for line in open("/proc/self/maps"):
         span, access, *_ = line.split()
@@ -817,11 +826,8 @@ def readable_memory() -> list[tuple[int, int, Array]]:
             spans[-1][1] = end
         else:
             spans.append([begin, end])
-    return [
-        (begin, end, np.ctypeslib.as_array((ctypes.c_uint8 * (end - begin)).from_address(begin)))
-        for begin, end in spans
-        if end < 1 << 48
-    ]
+    begins, ends = zip(*(span for span in spans if span[1] <= 1 << 47), strict=True)
+    return np.array(begins), np.array(ends)
 
 
 # ---- running -----------------------------------------------------------------------------------------------------

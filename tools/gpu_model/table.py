@@ -33,7 +33,8 @@ from .weights import Weights
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "gpu-model.json"
-BLOCKS = 8  # of a launch that are run
+BLOCKS = 8  # of a launch that are run, at most, and fewer where they are large
+THREADS = 2048  # of the blocks that are run, roughly
 NAIVE_BLOCKS = 4
 ALL_BLOCKS = 64  # launches that others follow are run as a whole, by the interpreter up to so many blocks
 UNWRITTEN = 0xFE  # the byte in fresh memory: no number or cell that a kernel writes has the bits 0xfefe...
@@ -124,7 +125,8 @@ class Model:
 
         def run(launch: Launch) -> bool:
             last = len(counts) == number - 1
-            sample = launch.grid if launch.grid <= ALL_BLOCKS and not last else self.blocks
+            few = max(2, min(self.blocks, THREADS // launch.threads))
+            sample = launch.grid if launch.grid <= ALL_BLOCKS and not last else few
             counts.append((launch, execute(self.modules.ours(gpu.ptx), launch, spread(launch.grid, sample))))
             return not last and sample < launch.grid
 
