@@ -16,6 +16,7 @@ import ctypes
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,14 @@ EXPRESSIONS = {
 }
 
 
+# Words of forms whose meaning is taken into account, or changes no value. Any other is a form that is not known.
+WORDS = set("rn rz rni rzi rmi rpi lo hi wide NaN and or xor to l r wrap clamp shiftamt uni aligned".split())
+WORDS |= set("global shared param const local nc volatile relaxed weak cta gpu sys ca cg cs lu cv wb wt v2 v4".split())
+WORDS |= set("add min max exch sync cta gl acq_rel sc wait launch_dependents".split())
+WORDS |= set("eq ne lt le gt ge lo ls hi hs equ neu ltu leu gtu geu num nan".split())
+TYPE = re.compile(r"[busf](8|16|32|64)|b?f16(x2)?|pred")
+
+
 class Translator:
     """Turns instructions into lines of Python, for all threads or for those of an index array ``ix``."""
 
@@ -339,6 +348,9 @@ class Translator:
         words = one.form.split(".")
         op, type_ = words[0], words[-1]
         o = one.operands
+        for word in words[1:]:
+            if word not in WORDS and not TYPE.fullmatch(word) and not word.startswith(("L1::", "L2::")):
+                raise ValueError(f"a form that the interpreter does not know: {one.form}")
 
         def result(expression: str, as_type: str = type_, inputs: Sequence[str] = ()) -> list[str]:
             values = dict(zip("abcd", inputs or [self.read(operand, type_) for operand in o[1:]], strict=False))
@@ -817,7 +829,7 @@ EVERYTHING = np.ctypeslib.as_array((ctypes.c_uint8 * ((1 << 47) - 2 * FIRST)).fr
 def readable_memory() -> tuple[Array, Array]:
     """Where pieces of the process's memory begin and end. Neighbours are one, because tensors lie across them."""
     spans: list[list[int]] = []
-    for line in open("/proc/self/maps"):
+    for line in Path("/proc/self/maps").read_text().splitlines():
         span, access, *_ = line.split()
         if access[0] != "r" or line.rstrip().endswith(("[vvar]", "[vsyscall]", "[vvar_vclock]")):
             continue
