@@ -593,6 +593,35 @@ class Program:
                 self.numbers.setdefault(register, len(self.numbers))
 
 
+def _distinct(numbers: Array) -> Array:
+    """As np.unique, which hashes, and is ten times as slow on numbers that are nearly in order."""
+    numbers = np.sort(numbers)
+    return numbers[np.concatenate([[True], numbers[1:] != numbers[:-1]])] if len(numbers) else numbers
+
+
+class Distinct:
+    """A growing set of integers."""
+
+    def __init__(self) -> None:
+        self._known: Array = np.empty(0, np.int64)
+        self._new: list[Array] = []
+        self._waiting = 0
+
+    def add(self, numbers: Array) -> int:
+        """Takes some in and returns how many they were."""
+        self._new.append(numbers)
+        self._waiting += len(numbers)
+        if self._waiting > max(1 << 20, len(self._known)):  # so that each is sorted a few times only
+            self.all()
+        return len(numbers)
+
+    def all(self) -> Array:
+        """What is in it."""
+        self._known = _distinct(np.concatenate([self._known, *self._new]))
+        self._new, self._waiting = [], 0
+        return self._known
+
+
 class State:
     """The threads of some blocks of a launch, their memory, and the counts."""
 
@@ -615,7 +644,7 @@ class State:
         self.shared_base = self.of_block * self.stride
         self.parameters = np.frombuffer(launch.params + bytes(-len(launch.params) % 8 + 8), np.uint8)
         self.begins, self.ends = readable_memory()
-        self.touched: dict[str, list[Array]] = {"load": [], "store": [], "atomic": []}
+        self.touched = {kind: Distinct() for kind in ("load", "store", "atomic")}
         self.registers: list[Any] = [None] * len(program.numbers)
         kinds = program.kernel.registers
         for register, number in program.numbers.items():
@@ -730,11 +759,7 @@ class State:
         first = np.concatenate([table[:, :1] >= 0, new], axis=1)
         warps = np.arange(len(table)) if ix is None else np.unique(ix >> 5)
         block = (warps * 32 // self.block_lanes) << 48
-        keys = self.touched[kind]
-        keys.append((table | block[:, None])[first])
-        traffic.sectors += len(keys[-1])
-        if len(keys) > 1024:
-            self.touched[kind] = [np.unique(np.concatenate(keys))]
+        traffic.sectors += self.touched[kind].add((table | block[:, None])[first])
 
     def _count_shared(self, kind: str, address: Array, size: int, ix: Array | None) -> None:
         traffic = self.counts.shared_loads if kind == "load" else self.counts.shared_stores
@@ -755,11 +780,10 @@ class State:
     def finish(self) -> None:
         """Counts the distinct sectors."""
         for kind, name in (("load", "global_loads"), ("store", "global_stores"), ("atomic", "atomics")):
-            if self.touched[kind]:
-                keys = np.unique(np.concatenate(self.touched[kind]))
-                traffic = getattr(self.counts, name)
-                traffic.block_distinct += len(keys)
-                traffic.distinct += len(np.unique(keys & ((1 << 48) - 1)))
+            keys = self.touched[kind].all()
+            traffic = getattr(self.counts, name)
+            traffic.block_distinct += len(keys)
+            traffic.distinct += len(_distinct(keys & ((1 << 48) - 1)))
 
     # ---- what warps do together ----
 
