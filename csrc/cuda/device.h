@@ -1,7 +1,10 @@
-// What kernels need of CUDA.
+// What kernels need of CUDA beyond the language: shared memory, and instructions that no operator names.
 #pragma once
 
 #include <cuda_runtime.h>
+
+#include "core/max_op.h"
+#include "core/scalar.h"
 
 namespace spp_ext::cuda {
 
@@ -10,5 +13,81 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
   extern __shared__ __align__(16) unsigned char memory[];
   return memory;
 }
+
+// Conversions by one instruction where core/scalar.h takes many, to the same values.
+__device__ __forceinline__ float to_float(Half value) {
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value.bits));
+  return result;
+}
+__device__ __forceinline__ Half to_half(float value) {
+  Half result;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+  return result;
+}
+
+// a * b + c in 64 bits. Written as an operator, it becomes three instructions where it is one.
+__device__ __forceinline__ std::uint64_t multiply_add(std::uint32_t a, std::uint32_t b,
+                                                      std::uint64_t c) {
+  std::uint64_t result;
+  asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(result) : "r"(a), "r"(b), "l"(c));
+  return result;
+}
+
+// The greater number, NaN if either is NaN. Which NaN, and which of two zeros, is left open. Pairs are
+// two 16-bit floats in one register. GPUs before compute capability 8.0 have no such instruction.
+__device__ __forceinline__ double maximum(double a, double b) { return MaxOp::combine(a, b); }
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+// Two numbers rounded, `low` in the lower half. Which NaN a bfloat16 becomes is left open.
+__device__ __forceinline__ unsigned to_half_pair(float low, float high) {
+  unsigned result;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  return result;
+}
+__device__ __forceinline__ unsigned to_bfloat16_pair(float low, float high) {
+  unsigned result;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  return result;
+}
+__device__ __forceinline__ float maximum(float a, float b) {
+  float result;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+__device__ __forceinline__ unsigned maximum_of_half_pairs(unsigned a, unsigned b) {
+  unsigned result;
+  asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  return result;
+}
+__device__ __forceinline__ unsigned maximum_of_bfloat16_pairs(unsigned a, unsigned b) {
+  unsigned result;
+  asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  return result;
+}
+#else
+__device__ __forceinline__ unsigned to_half_pair(float low, float high) {
+  return unsigned{to_half(low).bits} | unsigned{to_half(high).bits} << 16;
+}
+__device__ __forceinline__ unsigned to_bfloat16_pair(float low, float high) {
+  return unsigned{from_compute<BFloat16>(low).bits} | unsigned{from_compute<BFloat16>(high).bits}
+                                                          << 16;
+}
+__device__ __forceinline__ float maximum(float a, float b) { return MaxOp::combine(a, b); }
+__device__ __forceinline__ unsigned maximum_of_half_pairs(unsigned a, unsigned b) {
+  const auto of = [](unsigned x, unsigned y) -> unsigned {
+    const Half p{static_cast<std::uint16_t>(x)}, q{static_cast<std::uint16_t>(y)};
+    return to_half(MaxOp::combine(to_float(p), to_float(q))).bits;
+  };
+  return of(a, b) | of(a >> 16, b >> 16) << 16;
+}
+// The upper half of a float is a bfloat16, and as floats they compare alike.
+__device__ __forceinline__ unsigned maximum_of_bfloat16_pairs(unsigned a, unsigned b) {
+  const auto of = [](unsigned x, unsigned y) {
+    return __float_as_uint(MaxOp::combine(__uint_as_float(x), __uint_as_float(y)));
+  };
+  return of(a << 16, b << 16) >> 16 | of(a & 0xffff0000u, b & 0xffff0000u);
+}
+#endif
 
 }  // namespace spp_ext::cuda

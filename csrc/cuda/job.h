@@ -6,7 +6,6 @@
 
 #include "core/host_device.h"
 #include "core/params.h"
-#include "cuda/rows.h"
 
 namespace spp_ext::cuda {
 
@@ -33,12 +32,11 @@ struct OutputLevel {
   std::int64_t bin_offset;  // of the packed level's first bin in it
 };
 
-// One pooling launch.
-struct PoolJob {
-  FeatureMap input;
-  Rows rows;
+// What every pooling launch has: its levels, and where their bins go.
+struct PyramidJob {
   PackedPyramid pyramid;
   OutputLevel output_levels[kMaxLevels];
+  std::int64_t channels;     // C
   std::int64_t output_bins;  // B of the whole pyramid
   void* output;              // [R, C * B]
   std::int32_t* argmax;      // [R, C * B] or null
@@ -46,10 +44,17 @@ struct PoolJob {
   // Where the bin of a packed level goes.
   SPP_HOST_DEVICE std::int64_t output_index(std::int32_t level, std::int64_t row,
                                             std::int64_t channel, std::int64_t bin) const {
-    const RowOrder order{input.channels, output_bins, pyramid.num_levels, Layout::kContiguous};
+    const RowOrder order{channels, output_bins, pyramid.num_levels, Layout::kContiguous};
     const OutputLevel& to = output_levels[level];
     return row * order.size() + order.element(to.level, {level, channel, to.bin_offset + bin});
   }
+};
+
+// What a row of output is pooled from.
+struct RowSource {
+  const FeatureMap* map;
+  std::int64_t image;
+  Window window;
 };
 
 }  // namespace spp_ext::cuda

@@ -65,8 +65,15 @@ def _validating(op):
 
 
 def _through_cuda(op):
+    """The op on CUDA; tensors that are not the CPU's, as those without data, stay what they are."""
+
+    def there(tensor):
+        return tensor.cuda() if tensor.device.type == "cpu" else tensor
+
+    def back(tensor):
+        return tensor.cpu() if tensor.device.type == "cuda" else tensor
+
     def call(*arguments):
-        there = tree_map_only(torch.Tensor, torch.Tensor.cuda, arguments)
-        return tree_map_only(torch.Tensor, torch.Tensor.cpu, op(*there))
+        return tree_map_only(torch.Tensor, back, op(*tree_map_only(torch.Tensor, there, arguments)))
 
     return call

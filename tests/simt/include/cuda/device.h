@@ -7,15 +7,51 @@
 #include <map>
 #include <vector>
 
+#include "core/max_op.h"
+#include "core/scalar.h"
 #include "simt.h"
 
 #define __grid_constant__
 
 namespace spp_ext::cuda {
+
 using simt::dynamic_shared;
+
+inline float to_float(Half value) { return to_compute(value); }
+inline Half to_half(float value) { return from_compute<Half>(value); }
+
+inline unsigned to_half_pair(float low, float high) {
+  return unsigned{to_half(low).bits} | unsigned{to_half(high).bits} << 16;
+}
+inline unsigned to_bfloat16_pair(float low, float high) {
+  return unsigned{from_compute<BFloat16>(low).bits} | unsigned{from_compute<BFloat16>(high).bits}
+                                                          << 16;
 }
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+inline std::uint64_t multiply_add(std::uint32_t a, std::uint32_t b, std::uint64_t c) {
+  return std::uint64_t{a} * b + c;
+}
+
+inline double maximum(double a, double b) { return MaxOp::combine(a, b); }
+inline float maximum(float a, float b) { return MaxOp::combine(a, b); }
+template <class S>
+unsigned maximum_of_pairs(unsigned a, unsigned b) {
+  const auto of = [](unsigned x, unsigned y) -> unsigned {
+    const S p{static_cast<std::uint16_t>(x)}, q{static_cast<std::uint16_t>(y)};
+    return MaxOp::replaces(to_compute(p), to_compute(q)) ? p.bits : q.bits;
+  };
+  return of(a, b) | of(a >> 16, b >> 16) << 16;
+}
+inline unsigned maximum_of_half_pairs(unsigned a, unsigned b) {
+  return maximum_of_pairs<Half>(a, b);
+}
+inline unsigned maximum_of_bfloat16_pairs(unsigned a, unsigned b) {
+  return maximum_of_pairs<BFloat16>(a, b);
+}
+
+}  // namespace spp_ext::cuda
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInsufficientDriver = 35 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 using cudaStream_t = void*;
@@ -30,6 +66,7 @@ namespace simt {
 
 constexpr int kSharedBytesWithoutAsking = 48 * 1024;
 
+inline int driver_version = 13000;            // a test may set another
 inline cudaError_t last_error = cudaSuccess;  // until cudaGetLastError() is called
 inline std::map<void*, int> asked_for;        // shared memory, by kernel
 
@@ -50,16 +87,24 @@ inline cudaError_t remembered(cudaError_t error) {
 
 inline cudaError_t cudaGetLastError() { return std::exchange(simt::last_error, cudaSuccess); }
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess ? "no error" : "invalid argument";
+  return error == cudaSuccess             ? "no error"
+         : error == cudaErrorInvalidValue ? "invalid argument"
+                                          : "driver version is insufficient for runtime version";
 }
-inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = simt::driver_version;
   return cudaSuccess;
 }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int /*device*/) {
-  const simt::Device& device_ = simt::device();
-  *value =
-      attribute == cudaDevAttrMultiProcessorCount ? device_.multiprocessors : device_.shared_bytes;
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+// Every device is larger than the one before.
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  if (simt::driver_version < 13000) return simt::remembered(cudaErrorInsufficientDriver);
+  const simt::Device& first = simt::device();
+  *value = device + (attribute == cudaDevAttrMultiProcessorCount ? first.multiprocessors
+                                                                 : first.shared_bytes);
   return cudaSuccess;
 }
 
