@@ -589,7 +589,7 @@ class Program:
         ends = [*begins[1:], len(kernel.instructions)]
         self.blocks = {b: Block(kernel, b, e, self.numbers) for b, e in zip(begins, ends, strict=True)}
         for one in kernel.instructions:
-            for register in re.findall(r"%[a-z]+\d+", one.text):
+            for register in re.findall(r"%[a-z]+\d*", one.text):
                 self.numbers.setdefault(register, len(self.numbers))
 
 

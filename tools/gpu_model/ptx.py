@@ -45,7 +45,7 @@ class Kernel:
 
 ENTRY = re.compile(r"\.entry (\w+)\s*\((.*?)\)(.*?)\n\{(.*?)\n\}", re.DOTALL)
 PARAMETER = re.compile(r"\.param (?:\.align (\d+) )?\.(\w+) (\w+)(?:\[(\d+)\])?")
-REGISTERS = re.compile(r"\.reg \.(\w+)\s+(%[a-z]+)<\d+>;")
+REGISTERS = re.compile(r"\.reg \.(\w+)\s+(%[a-z]+)(?:<\d+>)?;")  # those of braces have no number
 LABEL = re.compile(r"^(\$?\w+):")
 GUARDED = re.compile(r"@(!?)(%\w+)\s+(.*)", re.DOTALL)
 
@@ -68,7 +68,11 @@ def _kernel(name: str, head: str, body: str) -> Kernel:
         offset = -(-offset // unit) * unit
         parameters[parameter] = offset
         offset += size
-    kernel = Kernel(name, parameters, offset, {p: t for t, p in REGISTERS.findall(body)}, [], {})
+    registers: dict[str, str] = {}
+    for type_, prefix in REGISTERS.findall(body):
+        if registers.setdefault(prefix, type_) != type_:
+            raise ValueError(f"{name}: registers {prefix} of two types")
+    kernel = Kernel(name, parameters, offset, registers, [], {})
     for line in re.sub(r"//[^\n]*", "", body).splitlines():
         line = line.strip()
         if found := LABEL.match(line):
