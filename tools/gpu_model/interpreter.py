@@ -13,6 +13,7 @@ address outside of the process's memory, outside of a block's shared memory, or 
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -515,6 +516,9 @@ SPECIAL = {
 }
 
 
+_code = functools.cache(lambda expression: compile(expression, "<operand>", "eval"))
+
+
 def _whole(value: Any, lanes: int) -> Array:
     return value if value.shape else np.full(lanes, value)
 
@@ -647,12 +651,13 @@ class State:
         self.touched = {kind: Distinct() for kind in ("load", "store", "atomic")}
         self.registers: list[Any] = [None] * len(program.numbers)
         kinds = program.kernel.registers
+        # Zeros that all registers of a type share until they are written to.
+        zeros = {
+            prefix: np.broadcast_to(np.zeros(1, np.bool_ if type_ == "pred" else RAW[size_of(type_)]), (self.lanes,))
+            for prefix, type_ in kinds.items()
+        }
         for register, number in program.numbers.items():
-            prefix = re.match(r"%[a-z]+", register)
-            type_ = kinds.get(prefix[0], "") if prefix else ""
-            if type_:
-                dtype = np.bool_ if type_ == "pred" else RAW[size_of(type_)]
-                self.registers[number] = np.zeros(self.lanes, dtype)
+            self.registers[number] = zeros.get(register.rstrip("0123456789"))
 
     # ---- what translated blocks call ----
 
@@ -702,7 +707,8 @@ class State:
     ) -> tuple[Array, Array]:
         """The memory that addresses lie in, and their places in it in numbers of ``size`` bytes. Counts the access."""
         number = self.lanes if ix is None else len(ix)
-        address = np.broadcast_to(address, (number,))
+        if address.shape != (number,):
+            address = np.broadcast_to(address, (number,))
         low, high = int(address.min()), int(address.max()) + size * lanes
         if space == "generic":
             base = SHARED if low >= SHARED else PARAM if low >= PARAM else 0
@@ -795,8 +801,8 @@ class State:
         names = {"np": np, "K": read.constants, "S": self, "R": self.registers}
 
         def value(operand: str, type_: str) -> Array:
-            found = eval(read.read(operand, type_), names)  # noqa: S307
-            return np.broadcast_to(np.asarray(found), (self.lanes,))
+            found = eval(_code(read.read(operand, type_)), names)
+            return found if found.shape else np.full(self.lanes, found)
 
         def put(register: str, result: Array) -> None:
             place = self._numbers[register]
