@@ -15,12 +15,15 @@ NUMBERS = {"instructions": 200.0, "traffic": 1.25, "conflicts": 1.0}
 
 @pytest.mark.parametrize("name", ceilings.CASES)
 def test_counts_are_at_their_ceilings(compiled, name):
+    written = ceilings.read()
+    if (version := ceilings.compiler()) != written["nvcc"]:
+        pytest.skip(f"the ceilings are those of nvcc {written['nvcc']}, and this is {version}")
     found = ceilings.count(ceilings.CASES[name], backend.simt_library(), compiled.modules, Weights())
-    assert ceilings.complaints(name, found, ceilings.read()[name]) == []
+    assert ceilings.complaints(name, found, written["ceilings"][name]) == []
 
 
 def test_every_case_has_ceilings_that_can_be():
-    written = ceilings.read()
+    written = ceilings.read()["ceilings"]
     assert list(written) == list(ceilings.CASES)
     for numbers in written.values():
         assert numbers.keys() == NUMBERS.keys()

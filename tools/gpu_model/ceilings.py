@@ -2,8 +2,9 @@
 
     python -m tools.gpu_model ceilings --write      # counts again and writes tests/ptx/ceilings.json
 
-Counts do not depend on the machine, so a test holds every change of a kernel to them. They are of a sample of the
-blocks of each launch, planned as for an H100, in units that the size of the call cancels out of:
+Counts follow from the source and the version of nvcc, not from the machine; so a test holds every change of a kernel to
+them, where nvcc is the one that they were made with. They are of a sample of the blocks of each launch, planned as for
+an H100, in units that the size of the call cancels out of:
 
     instructions    machine instructions of warps for 1000 elements of the larger of input and output
     traffic         bytes of the 32-byte sectors that warps ask for, per byte that must move
@@ -14,9 +15,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import subprocess
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -96,9 +100,18 @@ def complaints(name: str, found: dict[str, float], ceilings: dict[str, float]) -
     return sentences
 
 
-def read() -> dict[str, dict[str, float]]:
-    """The ceilings of all cases."""
-    return json.loads(PATH.read_text()) if PATH.exists() else {}
+def compiler() -> str:
+    """The version of nvcc, as 13.0."""
+    told = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release (\d+\.\d+)", told)
+    if found is None:
+        raise RuntimeError(f"nvcc does not tell its version: {told}")
+    return found[1]
+
+
+def read() -> dict[str, Any]:
+    """The version of nvcc, and the ceilings by case."""
+    return json.loads(PATH.read_text()) if PATH.exists() else {"nvcc": compiler(), "ceilings": {}}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     library = build()
     torch.ops.load_library(library)
     modules, weights = Modules(), Weights()
-    before, result, failed = read(), {}, False
+    before, result, failed = read()["ceilings"], {}, False
     for name, case in CASES.items():
         result[name] = count(case, library, modules, weights)
         ceilings = before.get(name, {})
@@ -117,6 +130,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: {', '.join(told)}")
         failed |= ceilings.keys() != result[name].keys() or bool(complaints(name, result[name], ceilings))
     if options.write:
-        PATH.write_text(json.dumps(result, indent=1) + "\n")
+        PATH.write_text(json.dumps({"nvcc": compiler(), "ceilings": result}, indent=1) + "\n")
         return 0
     return int(failed)
