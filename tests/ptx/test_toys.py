@@ -94,12 +94,15 @@ def test_a_loop_runs_for_the_lane_that_needs_it_longest(turns):
     assert counts.divergent == (min(turns) == 0 < most) + len(ends)
 
 
-@pytest.mark.parametrize("limit, split, first, second", [(0, 0, 0, 2), (5, 1, 1, 2), (32, 0, 1, 1), (64, 0, 2, 0)])
-def test_both_sides_of_a_branch_count_where_it_splits_a_warp(limit, split, first, second):
+@pytest.mark.parametrize(
+    "limit, split, first, second, longest",
+    [(0, 0, 0, 2, 10), (5, 1, 1, 2, 15), (32, 0, 1, 1, 12), (64, 0, 2, 0, 12)],
+)
+def test_both_sides_of_a_branch_count_where_it_splits_a_warp(limit, split, first, second, longest):
     counters = aligned(np.zeros(3, np.uint32))
     counts = run("two_sides", counters, limit, threads=64)
     assert counters.tolist() == [limit, 64 - limit, limit]
-    assert counts.divergent == split
+    assert (counts.divergent, counts.longest) == (split, longest)
     assert counts.forms["atom.global.add.u32"] == counts.atomics.requests == 2 * first + second
     assert counts.forms["membar.gl"] == first
     assert counts.forms["ret"] == 2  # together again
@@ -139,7 +142,9 @@ def test_a_vector_that_is_aligned_is_moved():
     target = floats(128)
     counts = run("in_vectors", floats(256), target, 16)
     assert target.tolist() == list(range(4, 132))
-    assert (counts.global_loads.requests, counts.global_loads.sectors, counts.global_stores.sectors) == (1, 17, 16)
+    loads, stores = counts.global_loads, counts.global_stores
+    assert (loads.requests, loads.bytes, loads.sectors) == (1, 512, 17)  # 16 bytes past the begin of a sector
+    assert (stores.requests, stores.bytes, stores.sectors) == (1, 512, 16)
 
 
 def test_an_access_past_the_end_of_shared_memory_is_named():
