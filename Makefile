@@ -13,8 +13,8 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find cmake csrc -type f)
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sppnet-demo test test-integration test-peers bench bench-peers lint format cuda-report gpu-check \
-        gpu-bench wheel clean
+.PHONY: help demo sppnet-demo test test-integration test-peers bench bench-peers lint format cuda-report gpu-model \
+        gpu-check gpu-bench wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -56,6 +56,9 @@ format: .venv/.ready  ## apply style
 
 cuda-report: .venv/.ready  ## print registers and shared memory of every CUDA kernel; needs nvcc, no GPU
 	$(PY) tools/cuda_report.py $(ARGS)
+
+gpu-model: $(LIBRARY)  ## predict times on GPUs from what the compiled kernels execute: 10 minutes; needs nvcc, no GPU
+	$(PY) -m tools.gpu_model $(ARGS)
 
 # Where there is a GPU there may be no network: this uses the packages of $(PYTHON) and installs nothing.
 gpu-check:  ## on a machine with a GPU: build for it, test, sanitize, measure; ARGS="--steps build,suite" for a part

@@ -3,6 +3,7 @@
 Tests hold CPU tensors and call the public API; the registered ops underneath it are exchanged. So one suite serves all.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -33,10 +34,16 @@ def build_simt(sanitize=""):
     return build / "libspp_ext_simt.so"
 
 
+@functools.cache
+def simt_library():
+    """The path of the emulated library; SPP_EXT_SIMT_LIBRARY names one that is built already."""
+    return Path(os.environ.get("SPP_EXT_SIMT_LIBRARY") or build_simt())
+
+
 def load_simt():
-    """Registers ``torch.ops.spp_ext_simt``; SPP_EXT_SIMT_LIBRARY names a library that is built already."""
+    """Registers ``torch.ops.spp_ext_simt``."""
     if not hasattr(torch.ops.spp_ext_simt, "gather"):
-        torch.ops.load_library(os.environ.get("SPP_EXT_SIMT_LIBRARY") or os.fspath(build_simt()))
+        torch.ops.load_library(os.fspath(simt_library()))
     return torch.ops.spp_ext_simt
 
 

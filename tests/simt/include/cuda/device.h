@@ -1,8 +1,11 @@
 // Stands for csrc/cuda/device.h: the emulation, and as much of the CUDA runtime as launchers use.
 #pragma once
 
+#include <dlfcn.h>
+
 #include <cstddef>
 #include <map>
+#include <vector>
 
 #include "core/max_op.h"
 #include "core/scalar.h"
@@ -61,12 +64,19 @@ struct cudaLaunchConfig_t {
 
 namespace simt {
 
-// A small device, so that small tests have blocks with several units of work.
-constexpr int kMultiprocessors = 2, kSharedBytes = 64 * 1024, kSharedBytesWithoutAsking = 48 * 1024;
+constexpr int kSharedBytesWithoutAsking = 48 * 1024;
 
 inline int driver_version = 13000;            // a test may set another
 inline cudaError_t last_error = cudaSuccess;  // until cudaGetLastError() is called
 inline std::map<void*, int> asked_for;        // shared memory, by kernel
+
+// Appends a parameter where CUDA would put it.
+template <class T>
+void append_parameter(std::vector<unsigned char>& bytes, const T& parameter) {
+  bytes.resize((bytes.size() + alignof(T) - 1) / alignof(T) * alignof(T));
+  const auto* begin = reinterpret_cast<const unsigned char*>(&parameter);
+  bytes.insert(bytes.end(), begin, begin + sizeof(T));
+}
 
 inline cudaError_t remembered(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
@@ -92,14 +102,16 @@ inline cudaError_t cudaRuntimeGetVersion(int* version) {
 // Every device is larger than the one before.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (simt::driver_version < 13000) return simt::remembered(cudaErrorInsufficientDriver);
-  *value = device + (attribute == cudaDevAttrMultiProcessorCount ? simt::kMultiprocessors
-                                                                 : simt::kSharedBytes);
+  const simt::Device& first = simt::device();
+  *value = device + (attribute == cudaDevAttrMultiProcessorCount ? first.multiprocessors
+                                                                 : first.shared_bytes);
   return cudaSuccess;
 }
 
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
-  if (bytes < 0 || bytes > simt::kSharedBytes) return simt::remembered(cudaErrorInvalidValue);
+  if (bytes < 0 || bytes > simt::device().shared_bytes)
+    return simt::remembered(cudaErrorInvalidValue);
   simt::asked_for[reinterpret_cast<void*>(kernel)] = bytes;
   return cudaSuccess;
 }
@@ -112,6 +124,17 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       asked == simt::asked_for.end() ? simt::kSharedBytesWithoutAsking : asked->second;
   if (config->dynamicSmemBytes > static_cast<std::size_t>(allowed)) {
     return simt::remembered(cudaErrorInvalidValue);
+  }
+  if (simt::recorder() != nullptr) {
+    std::vector<unsigned char> bytes;
+    (simt::append_parameter(bytes, static_cast<const Params&>(args)), ...);
+    Dl_info symbol{};
+    dladdr(reinterpret_cast<void*>(kernel), &symbol);
+    const char* name = symbol.dli_sname == nullptr ? "" : symbol.dli_sname;
+    if (!simt::recorder()(name, config->gridDim.x, config->blockDim.x, config->dynamicSmemBytes,
+                          bytes.data(), bytes.size())) {
+      return cudaSuccess;
+    }
   }
   simt::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, kernel,
                std::forward<Args>(args)...);
