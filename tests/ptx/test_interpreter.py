@@ -1,6 +1,7 @@
 """The PTX interpreter: what it counts on kernels written for the purpose, and the faults that it must name."""
 
 import ctypes
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -195,6 +196,29 @@ def test_a_form_that_it_does_not_know_is_named(form):
         run(f"{form} %f1, %f2, %f3;\nret;", np.zeros(1))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cvt.rz.f32.f64 %f1, %rd2;",  # NumPy rounds to the nearest
+        "cvt.rz.bf16x2.f32 %r5, %f1, %f2;",
+        "div.rz.f32 %f1, %f2, %f3;",
+        "setp.lt.u32 %p1|%p2, %r1, 2;",
+        "setp.gt.f16x2 %p1, %r5, %r6;",
+        "bar.sync 1, 32;",  # some threads of a block
+        "bar.arrive 0, 64;",
+        "bar.red.popc.u32 %r5, 0, %p1;",
+        "@%p1 bar.sync 0;",
+        "@%p1 shfl.sync.idx.b32 %r5, %r1, 0, 31, -1;",
+        "vote.sync.uni.pred %p1, %p2, -1;",
+        "match.all.sync.b32 %r5, %r1, -1;",
+        "redux.sync.max.NaN.f32 %f1, %f2, -1;",
+    ],
+)
+def test_a_form_of_a_known_opcode_with_another_meaning_is_named(line):
+    with pytest.raises(ValueError, match=f"does not know: {re.escape(line[:-1])}"):
+        run(f"{line}\nret;", np.zeros(1))
+
+
 def test_local_memory_is_an_error():
     with pytest.raises(ValueError, match="local memory: st.local.f32"):
         run("st.local.f32 [%rd1], %f1;\nret;", np.zeros(1))
@@ -211,6 +235,8 @@ def test_local_memory_is_an_error():
         ("setp.gt.u32 %p1, %r1, 29;\nvote.sync.ballot.b32 %r5, %p1, -1;", lambda t: 0 * t + 0xC0000000),
         ("shr.u32 %r6, %r1, 4;\nmatch.any.sync.b32 %r5, %r6, -1;", lambda t: np.where(t < 16, 0xFFFF, 0xFFFF0000)),
         ("redux.sync.max.u32 %r5, %r1, -1;", lambda t: 0 * t + 31),
+        ("redux.sync.xor.b32 %r5, %r3, -1;", lambda t: 0 * t),
+        ("setp.lt.u32 %p1, %r1, 31;\nvote.sync.all.pred %p2, %p1, -1;\nselp.u32 %r5, 1, 2, %p2;", lambda t: 0 * t + 2),
         ("div.s32 %r5, -7, %r3;", lambda t: 0 * t),
         ("mov.u32 %r6, -7;\ndiv.s32 %r5, %r6, 2;", lambda t: 0 * t - 3),
         ("mov.u32 %r6, -7;\nrem.s32 %r5, %r6, 2;", lambda t: 0 * t - 1),

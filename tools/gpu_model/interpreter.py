@@ -353,6 +353,10 @@ class Translator:
             if word not in WORDS and not TYPE.fullmatch(word) and not word.startswith(("L1::", "L2::")):
                 raise ValueError(f"a form that the interpreter does not know: {one.form}")
 
+        rounds = "rz" in words and (op == "div" or op == "cvt" and "f" in words[-2])  # toward zero, which NumPy cannot
+        if rounds or op == "setp" and ("|" in o[0] or type_.endswith("x2")):
+            raise ValueError(f"a form that the interpreter does not know: {one.text}")
+
         def result(expression: str, as_type: str = type_, inputs: Sequence[str] = ()) -> list[str]:
             values = dict(zip("abcd", inputs or [self.read(operand, type_) for operand in o[1:]], strict=False))
             text = re.sub(r"\b[abcd]\b", lambda found: values[found[0]], expression)
@@ -535,6 +539,11 @@ def _own(registers: list[Array | None], place: int, lanes: int, dtype: Any) -> A
 # ---- programs ----------------------------------------------------------------------------------------------------
 
 TOGETHER = ("bar", "barrier", "shfl", "vote", "match", "redux")  # what waits for other threads
+TOGETHER_FORM = re.compile(
+    r"(bar|barrier)\.sync(\.aligned)?|bar\.warp\.sync|shfl\.sync\.(up|down|bfly|idx)\.b32"
+    r"|vote\.sync\.(all|any)\.pred|vote\.sync\.ballot\.b32|match\.any\.sync\.b(32|64)"
+    r"|redux\.sync\.(add|min|max|and|or|xor)\.[bus]32"
+)
 
 
 class Block:
@@ -560,6 +569,11 @@ class Block:
         self.compiled[masked](state, registers, ix)
 
     def _compile(self, masked: bool) -> Callable[[Any, Any, Any], None]:
+        if self.together:
+            # A barrier of some of a block's threads has a second operand.
+            some = self.last.form.startswith(("bar.sync", "barrier")) and len(self.last.operands) > 1
+            if some or self.last.guard or not TOGETHER_FORM.fullmatch(self.last.form):
+                raise ValueError(f"a form that the interpreter does not know: {self.last.text}")
         plain = Translator(self.kernel, masked, self.numbers)
         lines = []
         for one in self.body:
@@ -818,10 +832,8 @@ class State:
                 result = (votes.astype(np.uint64) << np.arange(32, dtype=np.uint64)).sum(1).astype(np.uint32)
             elif words[2] == "any":
                 result = votes.any(1)
-            elif words[2] == "all":
-                result = (votes | ~here.reshape(-1, 32)).all(1)
             else:
-                raise ValueError(f"a form that the interpreter does not know: {one.form}")
+                result = (votes | ~here.reshape(-1, 32)).all(1)
             put(target[0], np.repeat(result, 32))
         elif words[0] == "match":
             numbers = value(one.operands[1], words[-1]).reshape(-1, 32)
@@ -830,7 +842,8 @@ class State:
             put(target[0], masks.reshape(-1))
         elif words[0] == "redux":
             numbers = value(one.operands[1], words[-1]).reshape(-1, 32)
-            function = {"add": np.add, "min": np.minimum, "max": np.maximum, "and": np.bitwise_and, "or": np.bitwise_or}
+            function = {"add": np.add, "min": np.minimum, "max": np.maximum}
+            function |= {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
             result = function[words[2]].reduce(numbers, axis=1).astype(numbers.dtype)
             put(target[0], np.repeat(result, 32))
         else:
