@@ -6,6 +6,7 @@ import backend
 import pytest
 
 from tools.gpu_model import execute, record
+from tools.gpu_model.table import marked_memory
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +24,10 @@ class Compiled:
         self.modules = execute.Modules()
 
     def call(self, gpu, op, *arguments, lanes=1 << 15):
-        """The result of an op of which every block of every launch is run, so many threads side by side."""
+        """The result of an op of which every block of every launch is run, so many threads side by side.
+
+        Fresh memory is full of a mark, lest what no block writes be the result of the call before.
+        """
         programs, launched = self.modules.ours(gpu.ptx), []
 
         def run(launch):
@@ -33,7 +37,7 @@ class Compiled:
                 execute.execute(programs, launch, range(begin, min(begin + step, launch.grid)))
             return False
 
-        with record.launches(backend.simt_library(), gpu, run):
+        with record.launches(backend.simt_library(), gpu, run), marked_memory():
             result = getattr(self.ops, op)(*arguments)
         assert launched
         return result

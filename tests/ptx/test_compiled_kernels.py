@@ -15,8 +15,7 @@ from spp_ext.levels import pyramid
 from tools.gpu_model import interpreter
 from tools.gpu_model.gpus import GPUS
 
-# Fresh memory is full of NaN, so that what no block writes shows.
-pytestmark = [pytest.mark.cpu_only, pytest.mark.usefixtures("deterministic")]
+pytestmark = pytest.mark.cpu_only
 
 CPU = torch.ops.spp_ext
 H100 = GPUS["h100"]
@@ -29,8 +28,11 @@ layouts = pytest.mark.parametrize("last", [False, True], ids=["contiguous", "cha
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
-def make(shape, dtype, last, kind="nan", seed=0):
-    x = make_map(kind, shape, dtype, seed)
+def make(shape, dtype, last, seed=0):
+    """Planes of NaN among numbers, of numbers, and of ties: the maximum of many cells of the first is NaN."""
+    x = make_map("nan", shape, dtype, seed)
+    for first, kind in ((1, "gaussian"), (2, "ties")):
+        x[:, first::3] = make_map(kind, shape, dtype, seed)[:, first::3]
     return x.contiguous(memory_format=torch.channels_last) if last else x
 
 
@@ -58,7 +60,7 @@ def compare_pools(compare, gpu, op, x, *arguments):
 
 
 def compare_derivatives(compare, gpu, x, argmax, rois, level_bins, last):
-    grad = integers(argmax.shape, x.dtype, seed=5)
+    grad = integers(argmax.shape, x.dtype, seed=5, low=-250, high=250)  # whose sums 16 bits must round
     compare(gpu, "scatter", grad, argmax, rois, level_bins, list(x.shape), last)
     compare(gpu, "gather", x, argmax, rois, level_bins)
 
@@ -143,4 +145,4 @@ def test_the_results_are_those_of_the_interpreter(compare, monkeypatch, op):
 
     monkeypatch.setattr(interpreter.State, "store", forgetful)
     with pytest.raises(pytest.fail.Exception, match="differ, first"):
-        compare(H100, op, make((1, 2, 12, 16), torch.float32, False, "ties"), SPP[0])
+        compare(H100, op, make((1, 2, 12, 16), torch.float32, False), SPP[0])
