@@ -541,7 +541,7 @@ __device__ __forceinline__ void write_plane(const Unit& unit, const CellRange& r
     T values[kPack];
     add_packed_parts(from + i, unit.of.parts, part_stride, values);
     if (i >= first && i + kPack <= end) {
-      store_pack(to + i, narrow_pack<S>(values));
+      write_pack(to + i, narrow_pack<S>(values));
     } else {
 #pragma unroll
       for (int k = 0; k < kPack; ++k) {
@@ -591,7 +591,7 @@ __device__ __forceinline__ void write_sums(const Unit& unit, const CellRange& ra
       for (std::int32_t cell = thread >> shift; cell < range.cells; cell += threads >> shift) {
         T values[kPack];
         add_parts(from + cell, step, 1, 0, values);
-        store_pack(to + std::int64_t{cell} * channels + first, narrow_pack<S>(values));
+        write_pack(to + std::int64_t{cell} * channels + first, narrow_pack<S>(values));
       }
       return;
     }

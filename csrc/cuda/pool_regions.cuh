@@ -383,7 +383,7 @@ struct RegionWarp {
     if (aligned) {
       for (std::int32_t i = lane; i < bins() * used / kW; i += 32) {
         const std::int32_t number = i * kW;
-        store_pack(row + from_run[number / kV] + number % kV, load_pack<E, kW>(own_run + number));
+        write_pack(row + from_run[number / kV] + number % kV, load_pack<E, kW>(own_run + number));
       }
     } else {
       const PyramidView pyramid = job.pyramid.view();

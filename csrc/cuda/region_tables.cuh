@@ -132,11 +132,11 @@ __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
       const std::int64_t to = cell * job.table_channels + to_channel;
       const S* const from = shared + i * kV;
       if (cell_table != nullptr && cell_table != map.data) {
-        store_pack(cell_table + to, load_pack(from));
+        write_pack(cell_table + to, load_pack(from));
       }
       if (square_table != nullptr) {
         const std::int32_t right = here + 1 < width ? packs * kV : 0;
-        store_pack(square_table + to, maximum_of_square(from, down, right));
+        write_pack(square_table + to, maximum_of_square(from, down, right));
       }
     }
     __syncthreads();  // the next unit overwrites what was read here

@@ -161,6 +161,14 @@ struct Group {
       *reinterpret_cast<Vector*>(to) = spp_ext::detail::bit_cast<Vector>(*this);
     }
   }
+  // The same for global memory.
+  __device__ __forceinline__ void write(N* to) const {
+    if constexpr (count == 1) {
+      *to = of[0];
+    } else {
+      write_vector(reinterpret_cast<Vector*>(to), spp_ext::detail::bit_cast<Vector>(*this));
+    }
+  }
 
  private:
   using Vector = typename detail::Vector<(count == 1               ? 4
@@ -363,7 +371,7 @@ struct StripPool {
         cells.set(i, Group<Cell, kTogether>::load(cell + cells_at[i]));
       }
       if constexpr (kInWords) {
-        cells.store(reinterpret_cast<Cell*>(to));
+        cells.write(reinterpret_cast<Cell*>(to));
       } else {
         Group<S, count> numbers;
         if constexpr (with_argmax) {
@@ -375,7 +383,7 @@ struct StripPool {
             numbers.of[i] = narrow<S>(cells.of[i].value);
             argmax.of[i] = first_cell + from - lane + from / kLanes * (width - kLanes);
           }
-          argmax.store(job.argmax + element);
+          argmax.write(job.argmax + element);
         } else if constexpr (kPlanes == 2) {
           Group<S, count> others;
 #pragma unroll
@@ -383,12 +391,12 @@ struct StripPool {
             numbers.of[i] = {static_cast<std::uint16_t>(cells.of[i].pair)};
             others.of[i] = {static_cast<std::uint16_t>(cells.of[i].pair >> 16)};
           }
-          if (walk.planes > 1) others.store(to + second);
+          if (walk.planes > 1) others.write(to + second);
         } else {
 #pragma unroll
           for (int i = 0; i < count; ++i) numbers.of[i] = cells.of[i].number;
         }
-        numbers.store(to);
+        numbers.write(to);
       }
     };
     for_each_group<is_contiguous, count>(walk, write);

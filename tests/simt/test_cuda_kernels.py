@@ -289,7 +289,7 @@ def test_regions_of_maps_anywhere_in_memory_equal_the_cpu(simt, channels_last, o
 
 
 @pytest.mark.usefixtures("schedule")
-def test_more_maps_than_a_launch_holds_equal_the_cpu(simt):
+def test_regions_of_more_maps_than_a_launch_holds_equal_the_cpu(simt):
     maps = [make((2, 5, 3 + m, 9 - m % 5), torch.float32, "ties", m % 3 == 0) for m in range(19)]
     rois, map_indices = random_rois(60, 2, 9, 9), torch.arange(60) * 7 % 20  # the last index names no map
     arguments = (pyramid("test", LEVELS["two bases"]).encoded, [1 / (m + 1) for m in range(19)], ROI_POOL, False)
@@ -408,7 +408,7 @@ def test_more_regions_than_a_chunk_equal_the_cpu(simt):
     compare_regions(simt, x, rois, (1,), 1.0, "outer", False)
 
 
-def test_more_maps_than_a_launch_holds_equal_the_cpu(simt):
+def test_derivatives_of_more_maps_than_a_launch_holds_equal_the_cpu(simt):
     maps = [make((2, 5, 3 + m, 9), torch.float32, "ties", m % 2 == 1) for m in range(18)]
     layouts = [m % 2 == 1 for m in range(18)]
     rois, map_indices = random_rois(60, 2, 9, 9), torch.arange(60) * 7 % 18

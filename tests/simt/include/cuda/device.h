@@ -17,6 +17,11 @@ namespace spp_ext::cuda {
 
 using simt::dynamic_shared;
 
+template <class Vector>
+void write_vector(Vector* to, Vector value) {
+  *to = value;
+}
+
 inline float to_float(Half value) { return to_compute(value); }
 inline Half to_half(float value) { return from_compute<Half>(value); }
 
