@@ -130,7 +130,7 @@ __device__ __forceinline__ PackBest<S, numbers, with_argmax> pool_cells(
 }
 
 template <class S, bool with_argmax>
-__global__ void __launch_bounds__(tuning::kMapThreads, tuning::kMinBlocks)
+__global__ void __launch_bounds__(tuning::kMapThreads, tuning::kLinearMinBlocks)
     pool_channels(const __grid_constant__ MapJob job,
                   const __grid_constant__ ChannelsPolicy policy) {
   using T = ComputeType<S>;
@@ -219,7 +219,7 @@ __global__ void __launch_bounds__(tuning::kMapThreads, tuning::kMinBlocks)
 
 // Merges the derived levels of every plane from base levels that are in the output already. A thread a bin.
 template <class S, bool with_argmax>
-__global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
+__global__ void __launch_bounds__(tuning::kElementThreads, tuning::kLinearMinBlocks)
     merge_levels(const __grid_constant__ MapJob job) {
   using T = ComputeType<S>;
   const PyramidView pyramid = job.pyramid.view();

@@ -478,24 +478,23 @@ __device__ __forceinline__ void list_runs(const RegionJob& job, const RegionPoli
                                           RunItem* to_run, std::int32_t* from_run) {
   constexpr int kV = kPerPack<S>;
   const PyramidView pyramid = job.pyramid.view();
-  const auto bins = static_cast<std::int32_t>(pyramid.bins);
-  for (std::int32_t i = threadIdx.x; i < bins << policy.pack_bits; i += blockDim.x) {
-    const std::int32_t bin = i >> policy.pack_bits;
-    const std::int32_t first_channel = (i & (policy.packs() - 1)) * kV;
-    std::int32_t l = 0;
-    while (bin >= pyramid.levels[l].first_bin + pyramid.levels[l].bins) ++l;
+  for (std::int32_t l = 0; l < pyramid.num_levels; ++l) {
     const auto first = static_cast<std::int32_t>(pyramid.levels[l].first_bin);
-    const auto step = static_cast<std::int32_t>(pyramid.levels[l].bins);
-    // Packs without a channel go to a place that is not written from.
-    const bool exists = !aligned || first_channel < used;
-    to_run[i] = {exists ? first * used + first_channel * step + bin - first : bins * used,
-                 exists ? step : 0};
-  }
-  for (std::int32_t i = threadIdx.x; aligned && i < bins * used / kV; i += blockDim.x) {
-    std::int32_t l = 0;
-    while (i * kV >= (pyramid.levels[l].first_bin + pyramid.levels[l].bins) * used) ++l;
-    from_run[i] = static_cast<std::int32_t>(job.output_index(l, 0, channel, 0) + i * kV -
-                                            pyramid.levels[l].first_bin * used);
+    const auto bins = static_cast<std::int32_t>(pyramid.levels[l].bins);
+    for (std::int32_t i = threadIdx.x; i < bins << policy.pack_bits; i += blockDim.x) {
+      const std::int32_t bin = i >> policy.pack_bits;
+      const std::int32_t first_channel = (i & (policy.packs() - 1)) * kV;
+      // Packs without a channel go to a place that is not written from.
+      const bool exists = !aligned || first_channel < used;
+      to_run[(first << policy.pack_bits) + i] = {
+          exists ? first * used + first_channel * bins + bin
+                 : static_cast<std::int32_t>(pyramid.bins) * used,
+          exists ? bins : 0};
+    }
+    const auto to = static_cast<std::int32_t>(job.output_index(l, 0, channel, 0));
+    for (std::int32_t i = threadIdx.x; aligned && i < bins * used / kV; i += blockDim.x) {
+      from_run[first * used / kV + i] = to + i * kV;
+    }
   }
 }
 
