@@ -77,6 +77,6 @@ constexpr std::int64_t kRegionMapBytes = 8;
 // tables in global memory may take.
 constexpr std::int64_t kTableCells = 32;
 constexpr std::int32_t kTablePacks = 8;
-constexpr std::int64_t kTableBytesOfOutput = 2;
+constexpr std::int64_t kTableBytesOfOutput = 16;
 
 }  // namespace spp_ext::cuda::tuning
