@@ -13,8 +13,8 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find cmake csrc -type f)
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sppnet-demo test test-integration test-peers bench bench-peers lint format cuda-report gpu-check \
-        gpu-bench wheel clean
+.PHONY: help demo sppnet-demo test test-integration test-peers bench bench-peers lint format cuda-report gpu-model \
+        gpu-check gpu-bench wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -57,16 +57,15 @@ format: .venv/.ready  ## apply style
 cuda-report: .venv/.ready  ## print registers and shared memory of every CUDA kernel; needs nvcc, no GPU
 	$(PY) tools/cuda_report.py $(ARGS)
 
+gpu-model: $(LIBRARY)  ## predict times on GPUs from what the compiled kernels execute: 10 minutes; needs nvcc, no GPU
+	$(PY) -m tools.gpu_model $(ARGS)
+
 # Where there is a GPU there may be no network: this uses the packages of $(PYTHON) and installs nothing.
-gpu-check:  ## on a machine with a GPU: build for it, test, sanitize, measure; PYTHON=... has torch with CUDA
-	$(PYTHON) tools/gpu_check.py
-	$(MAKE) gpu-bench
+gpu-check:  ## on a machine with a GPU: build for it, test, sanitize, measure; ARGS="--steps build,suite" for a part
+	$(PYTHON) tools/gpu_check.py $(ARGS)
 
 gpu-bench:  ## on a machine with a GPU: build for it, time it against the peers, results in benchmarks/results
-	architecture=$$($(PYTHON) -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())') && \
-	  SPP_EXT_CUDA=1 TORCH_CUDA_ARCH_LIST=$$architecture $(PYTHON) setup.py --quiet build_ext --inplace
-	$(PYTHON) -m benchmarks --device cuda --compile --output benchmarks/results $(ARGS)
-	$(PYTHON) -m benchmarks --device cuda --output benchmarks/results sppnet
+	$(PYTHON) tools/gpu_check.py --steps build,bench,sppnet $(ARGS)
 
 wheel: .venv/.ready  ## build a wheel into dist/
 	rm -rf build/lib*  # setuptools would pack modules that were deleted since

@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -25,6 +24,7 @@ from spp_ext.cli.timing import interleaved_samples
 from . import measure, overhead, report, sppnet
 from .baselines import contenders
 from .cases import WITH_BACKWARD, Case, cases
+from .commit import commit, is_exact
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"  # the committed ones
@@ -46,14 +46,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
-    try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # no git, or not a checkout
-        return None
-
-
 def _about(device: str) -> report.Result:
     """What a result says besides its rows."""
     return {
@@ -69,7 +61,7 @@ def _about(device: str) -> report.Result:
             "python": platform.python_version(),
             "platform": platform.platform(),
         },
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -99,6 +91,14 @@ def _add_scaling(row: report.Row, alone: report.Row) -> None:
         row["missed"] += ["1 thread"] if row["ratios"]["1 thread"] < SCALING else []
 
 
+def _rows_so_far(result: report.Result, folder: Path) -> list[report.Row]:
+    """What an earlier run measured of the same commit in the same way."""
+    path = report.path_of(result, folder)
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    same = all(earlier.get(key) == value for key, value in result.items() if key != "date")
+    return earlier["rows"] if same and is_exact(result["commit"]) else []
+
+
 def run(options: argparse.Namespace) -> int:
     """Measures, prints the table, writes JSON and chart; returns 1 if a case failed."""
     device = options.device
@@ -113,10 +113,16 @@ def run(options: argparse.Namespace) -> int:
     if device == "cpu":
         measure.settle_malloc()
     every_threads: list[Any] = [None] if device == "cuda" else options.threads
-    result = _about(device) | {"turns": options.turns, "seconds": options.seconds, "threads": every_threads, "rows": []}
-    failed = {}
+    result = _about(device) | {"turns": options.turns, "seconds": options.seconds, "threads": every_threads}
+    result["compile"] = options.compile
+    result["rows"] = _rows_so_far(result, options.output) if options.resume else []
+    done = {row["case"] for row in result["rows"]}
+    failed: dict[str, str] = {}
+    result["failed"] = failed
     for number, case in enumerate(chosen):
         progress(number, len(chosen), case.name)
+        if case.name in done:
+            continue
         alone = None
         for threads in every_threads:
             if threads is not None:
@@ -131,7 +137,7 @@ def run(options: argparse.Namespace) -> int:
             elif threads == 2 and alone is not None:
                 _add_scaling(row, alone)
             result["rows"].append(row)
-    result["failed"] = failed
+        report.save(result, options.output)  # a run that is cut off has measured something
     progress(len(chosen), len(chosen), "measuring memory" if device == "cpu" else "")
     if device == "cpu":
         found = measure.cpu_memory(max(every_threads), options.quick, options.filter)
@@ -200,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=_threads, default=sorted({1, torch.get_num_threads()}), metavar="1,2")
     parser.add_argument("--compile", action="store_true", help="also torch.compile of the peers, which takes minutes")
     parser.add_argument("--filter", action="append", default=[], metavar="WORD", help="only cases named so; may repeat")
+    parser.add_argument("--resume", action="store_true", help="keep what --output has of this commit, measure the rest")
     parser.add_argument("--turns", type=int, default=15, help="of each function (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=1.5, help="for each case, roughly (default: %(default)s)")
     parser.add_argument(

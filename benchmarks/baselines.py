@@ -1,7 +1,7 @@
 """Who runs in a case: spp_ext, the peers that compute the same, spp_ext on other terms, and the floors.
 
     peers   torch           F.adaptive_max_pool2d at every level, then cat; F.max_pool2d of every kernel size, then cat
-            torchvision     torchvision.ops.roi_pool at every level, then cat
+            torchvision     torchvision.ops.roi_pool at every level, then cat; float32 only
             torch slices    "torch" on the slice of each region, where torchvision is missing or has no such kernel;
                             on a sample of the regions, its time scaled up
             ... compiled    torch.compile of one of these
@@ -117,18 +117,19 @@ def _peers(case: Case, rois: Tensor | None) -> Iterator[tuple[str, Pool, Tensor 
     if rois is None:
         yield "torch", lambda map: compose(map, LEVELS), slice(None)
         return
-    try:
-        from torchvision.ops import roi_pool
-    except (ImportError, RuntimeError, OSError):  # missing, or built for another torch
-        pass
-    else:
-        cast = rois.to(getattr(torch, case.dtype))  # roi_pool takes a map and boxes of one dtype only
-        levels = [(level, level) for level in LEVELS]
-        yield (
-            "torchvision",
-            lambda map: torch.cat([roi_pool(map, cast, level, 1 / STRIDE).flatten(1) for level in levels], 1),
-            slice(None),
-        )
+    # roi_pool takes a map and boxes of one dtype, and draws the bins in its arithmetic: in 16 bits they are other bins.
+    if case.dtype == "float32":
+        try:
+            from torchvision.ops import roi_pool
+        except (ImportError, RuntimeError, OSError):  # missing, or built for another torch
+            pass
+        else:
+            levels = [(level, level) for level in LEVELS]
+            yield (
+                "torchvision",
+                lambda map: torch.cat([roi_pool(map, rois, level, 1 / STRIDE).flatten(1) for level in levels], 1),
+                slice(None),
+            )
     rows = torch.linspace(0, len(rois) - 1, min(SAMPLED_REGIONS, len(rois))).long()
     height, width = case.shape[2:]
     windows = [

@@ -31,7 +31,7 @@ class Case:
     shape: tuple[int, int, int, int]  # N, C, H, W
     regions: int = 0  # K; 0 pools the whole map
     kind: Kind = "forward"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     kernel_sizes: tuple[int, ...] = ()  # of stride-1 pools; a case that has them has no levels
     targets: Mapping[str, float] = field(default_factory=dict)
@@ -111,6 +111,10 @@ YOLO = tuple(
     Case(source, shape, kernel_sizes=(5, 9, 13))
     for source, shape in (("YOLO SPP, 640 px", (1, 512, 20, 20)), ("YOLO SPP, batch of 8", (8, 256, 40, 40)))
 )
+YOLO_BATCHES = tuple(
+    replace(YOLO[0], source=f"YOLO SPP, batch of {shape[0]}", shape=shape)
+    for shape in ((8, 512, 20, 20), (32, 256, 40, 40))
+)
 VGG_REGIONS = Case("VGG conv5, 600x1000 px", (1, 512, 38, 63), regions=300)
 
 
@@ -157,15 +161,25 @@ def _cuda_cases() -> list[Case]:
         cases += [replace(small, targets={"launch": 1 / 1.5, "torch": 5}), replace(small, kind=WITH_BACKWARD)]
     for large in (Case("batch of 32", (32, 512, 64, 64)), Case("FPN P2, 800 px, batch of 8", (8, 256, 200, 200))):
         for layout in ("contiguous", "channels_last"):
-            for dtype in ("float32", "bfloat16"):
+            for dtype in ("float32", "bfloat16", "float16"):
                 case = replace(large, layout=layout, dtype=dtype, targets={"copy": 0.85})
                 cases += [case, replace(case, kind=WITH_BACKWARD, targets={"copy": 0.7})]
-    for case in YOLO:
-        cases += [case, replace(case, layout="channels_last"), replace(case, kind=WITH_BACKWARD)]
-    large_map = Case("stride 16, 1024 px", (1, 512, 64, 64), regions=2000)
-    for regions in (FEW_REGIONS, REGIONS, replace(large_map, regions=300), large_map):
+    one = replace(FPN, targets={"copy": 0.6})
+    cases += [one, replace(one, kind=WITH_BACKWARD)]
+    cases += [replace(one, layout="channels_last", dtype=dtype) for dtype in ("float32", "bfloat16", "float16")]
+    for case in YOLO + YOLO_BATCHES:
+        cases += [replace(case, kind=kind) for kind in (FORWARD, WITH_ARGMAX, WITH_BACKWARD)]
+        cases += [replace(case, layout="channels_last")]
+    cases += [replace(YOLO_BATCHES[-1], dtype=dtype) for dtype in ("bfloat16", "float16")]
+    large_map, huge_map = (
+        Case("stride 16, 1024 px", (1, 512, 64, 64)),
+        Case("stride 16, 3200x4864 px", (1, 256, 200, 304)),
+    )
+    many = [replace(map, regions=regions) for map in (large_map, huge_map) for regions in (300, 2000)]
+    for regions in (FEW_REGIONS, REGIONS, *many):
         case = replace(regions, targets={"fill": 0.7, "torchvision": 10})
-        cases += [case, replace(case, kind=WITH_BACKWARD, targets={"torchvision": 4}), replace(case, dtype="bfloat16")]
+        cases += [case, replace(case, kind=WITH_BACKWARD, targets={"torchvision": 4})]
+        cases += [replace(case, dtype=dtype) for dtype in ("bfloat16", "float16")]
         cases += [
             replace(case, layout="channels_last"),
             replace(case, kind=WITH_ARGMAX, targets={"values only": 1 / 2}),

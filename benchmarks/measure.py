@@ -45,6 +45,17 @@ def device_turn(function: Callable[[], object], seconds: float) -> list[float]:
     return [before.elapsed_time(after) / 1e3 for before, after in events]
 
 
+def waiting_turn(function: Callable[[], object], seconds: float) -> list[float]:
+    """The seconds from each call to the end of its work on the GPU, for functions that wait for the GPU themselves."""
+
+    def run() -> None:
+        function()
+        torch.cuda.synchronize()
+
+    torch.cuda.synchronize()
+    return one_turn(run, seconds)
+
+
 def settle_malloc() -> None:
     """Makes glibc keep freed blocks of up to 32 MiB (it allows no more) for the next call.
 
@@ -59,6 +70,7 @@ def settle_malloc() -> None:
 
 
 TURNS = {"cpu": one_turn, "cuda": device_turn}
+WAITING_TURNS = {"cpu": one_turn, "cuda": waiting_turn}
 
 
 def spread(samples: Sequence[float], share: float = 1.0) -> dict[str, float]:

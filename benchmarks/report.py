@@ -218,11 +218,16 @@ def compare(before: Result, after: Result) -> tuple[list[str], int]:
 # ---- the README --------------------------------------------------------------------------------------------
 
 
-def save(result: Result, folder: Path, prefix: str = "") -> Path:
-    """Writes a result as JSON, under the name of its hardware, and returns the path."""
-    folder.mkdir(parents=True, exist_ok=True)
+def path_of(result: Result, folder: Path, prefix: str = "") -> Path:
+    """Where a result is kept: under the name of its hardware."""
     name = re.sub(r"[^a-z0-9]+", "-", result["hardware"].lower()).strip("-")
-    path = folder / f"{prefix}{name}.json"
+    return folder / f"{prefix}{name}.json"
+
+
+def save(result: Result, folder: Path, prefix: str = "") -> Path:
+    """Writes a result as JSON and returns the path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = path_of(result, folder, prefix)
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
 

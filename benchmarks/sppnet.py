@@ -7,8 +7,9 @@ The network is ZF-5 at its full width with random weights, the image has 500 x 3
                choice of a scale for each and the search for those that cover the same cells
     both       fc6 and fc7 of 2,000 regions, which the paper counts alike for both
 
-Times are of what is on the device: neither warping nor resizing is counted, as in the paper. The paper does not tell
-the time of pooling; here it has a row of its own, and ratios are given without it and with it.
+Times are of what begins and ends on the device: neither warping nor resizing is counted, as in the paper. The choice of
+scales waits for the GPU, so a step's time there runs from the call to the end of its work, the host's part included.
+The paper does not tell the time of pooling; here it has a row of its own, and ratios are given without it and with it.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def run(about: Result, device: str, threads: int | None, turns: int, seconds: fl
         progress(0, 2, "warming up")
         steps, shares = _steps(device)
         progress(1, 2, "R-CNN and SPP-net in turn")
-        samples = interleaved_samples(steps, turns=turns, seconds=seconds, turn=measure.TURNS[device])
+        samples = interleaved_samples(steps, turns=turns, seconds=seconds, turn=measure.WAITING_TURNS[device])
     progress(2, 2, "")
     times = {name: measure.spread(samples[name], shares.get(name, 1.0)) for name in steps}
     medians = {name: time["median"] for name, time in times.items()}

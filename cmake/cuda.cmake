@@ -40,7 +40,9 @@ if(DEFINED ENV{TORCH_CUDA_ARCH_LIST} AND NOT "$ENV{TORCH_CUDA_ARCH_LIST}" STREQU
   endforeach()
   set(chosen_by "TORCH_CUDA_ARCH_LIST")
 else()
-  # Turing to Blackwell, as far as this nvcc knows them, and PTX of the last for what comes after.
+  # Turing to Blackwell, as far as this nvcc knows them, and PTX of the last for what comes after. PTX of an older one
+  # would add nothing for cards, which run the code of their generation's first; a Jetson (8.7, 11.0) runs neither and
+  # must be named.
   execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-code OUTPUT_VARIABLE known OUTPUT_STRIP_TRAILING_WHITESPACE)
   foreach(number 75 80 86 89 90 100 120)
     if(known MATCHES "sm_${number}(\n|$)")
@@ -64,15 +66,9 @@ add_library(spp_ext_cuda_kernels STATIC ${cuda_sources})
 target_include_directories(spp_ext_cuda_kernels PUBLIC csrc)
 # The runtime is linked statically: it then works beside a torch with any CUDA runtime, and beside one with none.
 set_target_properties(spp_ext_cuda_kernels PROPERTIES CUDA_RUNTIME_LIBRARY Static)
-# Results are compared with the CPU's bit for bit, so no fused multiply-add where the source has none.
-target_compile_options(spp_ext_cuda_kernels PRIVATE --fmad=false)
-# A register spilled or an array in local memory costs more than anything these kernels do: it fails the build, and the
-# assembler names the kernel.
-target_compile_options(spp_ext_cuda_kernels
-                       PRIVATE -Xptxas=--warn-on-spills,--warn-on-local-memory-usage,--warning-as-error)
-if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-  target_compile_options(spp_ext_cuda_kernels PRIVATE --compress-mode=size)
-endif()
+include(cmake/cuda_flags.cmake)
+spp_ext_cuda_flags(cuda_flags ${CMAKE_CUDA_COMPILER_VERSION})
+target_compile_options(spp_ext_cuda_kernels PRIVATE ${cuda_flags})
 
 # "80-real" is machine code alone, "90" has PTX as well.
 list(JOIN architectures " " architecture_text)

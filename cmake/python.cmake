@@ -39,7 +39,7 @@ function(spp_ext_add_ops name)
   add_library(${name} MODULE ${ARGN})
   target_compile_definitions(${name} PRIVATE TORCH_TARGET_VERSION=0x020b000000000000)
   target_include_directories(${name} SYSTEM PRIVATE ${torch_dir}/include)
-  target_link_libraries(${name} PRIVATE spp_ext_kernels
+  target_link_libraries(${name} PRIVATE spp_ext_kernels ${CMAKE_DL_LIBS}
                         ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT SPP_EXT_SANITIZE)
     target_link_options(${name} PRIVATE -Wl,--no-undefined)

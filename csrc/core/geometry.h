@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "core/host_device.h"
+#include "core/integers.h"
 
 namespace spp_ext {
 
@@ -53,13 +54,7 @@ constexpr std::int64_t kMaxDivisions = std::int64_t{1} << 20;
 // Appendix A of He et al. 2014 and torch's adaptive pooling; bin i of n is (i, i + 1, n).
 SPP_HOST_DEVICE Extent bin_extent(std::int64_t begin, std::int64_t end, std::int64_t divisions,
                                   std::int64_t length) {
-  const std::int64_t low = begin * length;
-  const std::int64_t high = end * length + divisions - 1;
-  if (high <= 0x7fffffff) {  // nearly always, and a 32-bit division is several times as fast
-    const auto parts = static_cast<std::int32_t>(divisions);
-    return {static_cast<std::int32_t>(low) / parts, static_cast<std::int32_t>(high) / parts};
-  }
-  return {low / divisions, high / divisions};
+  return {quotient(begin * length, divisions), quotient(end * length + divisions - 1, divisions)};
 }
 
 // The same as torchvision computes it, in T: products of a rounded quotient.

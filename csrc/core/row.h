@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "core/host_device.h"
+#include "core/integers.h"
 
 namespace spp_ext {
 
@@ -56,10 +57,12 @@ struct RowOrder {
         level = level_at(++i);
       }
       element -= level.first_bin * channels;
-      return {i, element / level.bins, element % level.bins};
+      const std::int64_t channel = quotient(element, level.bins);
+      return {i, channel, element - channel * level.bins};
     }
-    const std::int64_t block = element / channels;
-    return {static_cast<std::int32_t>(block % num_levels), element % channels, block / num_levels};
+    const std::int64_t block = quotient(element, channels);
+    const std::int64_t bin = quotient(block, num_levels);
+    return {static_cast<std::int32_t>(block - bin * num_levels), element - block * channels, bin};
   }
 };
 

@@ -6,7 +6,6 @@
 
 #include "core/host_device.h"
 #include "core/params.h"
-#include "cuda/rows.h"
 
 namespace spp_ext::cuda {
 
@@ -51,10 +50,22 @@ struct PyramidJob {
   }
 };
 
-// One pooling launch.
-struct PoolJob : PyramidJob {
+// What a row of output is pooled from.
+struct RowSource {
+  const FeatureMap* map;
+  std::int64_t image;
+  Window window;
+};
+
+// Whole maps without a plan of their own, for pool_bins.
+struct WholeMaps : PyramidJob {
   FeatureMap input;
-  Rows rows;
+
+  SPP_HOST_DEVICE std::int64_t num_rows() const { return input.batch; }
+  SPP_HOST_DEVICE bool source_of(std::int64_t row, RowSource* source) const {
+    *source = {&input, row, {{0, input.height}, {0, input.width}}};
+    return true;
+  }
 };
 
 }  // namespace spp_ext::cuda

@@ -7,8 +7,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "core/params.h"
+#include "cuda/tuning.h"
 
 namespace spp_ext::cuda {
 
@@ -19,19 +21,26 @@ struct Stream {
   std::int64_t shared_bytes;  // shared memory a block may have
 };
 
-// The stream `handle` of the current device.
-Stream current_device_stream(void* handle);
+// The stream `handle` of a device.
+Stream device_stream(int device, void* handle);
 
-// int32 elements of scratch for regions: where each group, one image of one map, begins in the list
-// of regions, and that list.
-inline std::int64_t region_scratch(std::int64_t maps, std::int64_t batch, std::int64_t regions) {
-  return maps * batch + 1 + regions;
+// Why no kernel can run with the driver that is there, in half a sentence; empty where one can. The
+// runtime that is linked into this library needs a driver of its own version, whatever torch's needs.
+std::string driver_fault();
+
+// int32 elements of scratch for gather and scatter of regions: the group of each, and between which
+// cells its argmax lies, and between which groups those of every kGroupChunk lie. Never 0.
+inline std::int64_t linear_scratch(std::int64_t regions) {
+  return 3 * regions + 2 * (regions / tuning::kGroupChunk + 1);
 }
 
 void pool_map(const MapPoolParams& params, const Stream& stream);
 
-// A region without a group (core/regions.h) pools to NaN, argmax -1.
-void pool_regions(const RegionPoolParams& params, std::int32_t* scratch, const Stream& stream);
+// A region without a group (core/regions.h) pools to NaN, argmax -1. `scratch`: so many bytes as
+// pool_regions_scratch says, 16-byte aligned. That is about 100 bytes a region and, where maps do not fit
+// in shared memory and the output is not small beside them, at most twice the size of the maps.
+std::int64_t pool_regions_scratch(const RegionPoolParams& params, const Stream& stream);
+void pool_regions(const RegionPoolParams& params, void* scratch, const Stream& stream);
 
 // Launches carry at most so many kernel sizes.
 constexpr std::int32_t kMaxKernelSizes = 256;

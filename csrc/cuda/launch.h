@@ -29,8 +29,9 @@ void dispatch_job(const Job& job, const F& f) {
 inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // The runtime remembers an error until it is asked. This one is reported here.
-  throw std::runtime_error(std::string("spp_ext: ") + what +
-                           " failed: " + cudaGetErrorString(error));
+  std::string text = error == cudaErrorInsufficientDriver ? driver_fault() : "";
+  if (text.empty()) text = std::string(what) + " failed: " + cudaGetErrorString(error);
+  throw std::runtime_error("spp_ext: " + text);
 }
 
 // Kernels loop over their units of work, so a grid may have fewer blocks than asked for.

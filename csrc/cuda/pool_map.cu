@@ -51,7 +51,7 @@ bool pack_merges(const PyramidView& pyramid, std::int32_t index, bool from_base,
 }
 
 // A launch for all levels of `from`; false if they are too many, or only a part of a level.
-bool pack_map(const PoolJob& from, bool from_base, MapJob& job) {
+bool pack_map(const WholeMaps& from, bool from_base, MapJob& job) {
   const FeatureMap& input = from.input;
   const PyramidView pyramid = from.pyramid.view();
   if (pyramid.spans > kMaxMapSpans || pyramid.bins > kMaxMapBins ||
@@ -189,7 +189,7 @@ PlanesLaunch plan_planes(MapJob& job, std::int64_t size, int numbers, const Stre
   return {plan, plan.together ? units : divide_up(units, warps), warps, shared()};
 }
 
-bool launch_planes(const PoolJob& from, const Stream& stream) {
+bool launch_planes(const WholeMaps& from, const Stream& stream) {
   MapJob job{};
   if (!pack_map(from, false, job)) return false;
   bool launched = false;
@@ -258,7 +258,7 @@ ChannelsLaunch plan_channels(const MapJob& job, std::int64_t size, int numbers,
           align16(held * size) + (job.argmax != nullptr ? held * 4 : 0)};
 }
 
-bool launch_channels(const PoolJob& from, const Stream& stream) {
+bool launch_channels(const WholeMaps& from, const Stream& stream) {
   MapJob job{};
   if (!pack_map(from, false, job)) return false;
   // Offsets of the rows of a batch are 32 bits wide.
@@ -295,16 +295,16 @@ bool launch_channels(const PoolJob& from, const Stream& stream) {
   return launched;
 }
 
-void launch_bins(const PoolJob& job, const Stream& stream) {
+void launch_bins(const WholeMaps& job, const Stream& stream) {
   const std::int64_t elements = job.input.batch * job.input.channels * job.pyramid.bins;
   dispatch_job(job, [&](auto storage, auto with_argmax) {
-    launch(pool_bins<decltype(storage), with_argmax>, divide_up(elements, tuning::kElementThreads),
-           tuning::kElementThreads, 0, stream, job);
+    launch(pool_bins<decltype(storage), with_argmax, WholeMaps>,
+           divide_up(elements, tuning::kElementThreads), tuning::kElementThreads, 0, stream, job);
   });
 }
 
 // With shared memory, if there is enough of it.
-bool launch_blocks(const PoolJob& job, const Stream& stream) {
+bool launch_blocks(const WholeMaps& job, const Stream& stream) {
   return job.input.layout == Layout::kContiguous ? launch_planes(job, stream)
                                                  : launch_channels(job, stream);
 }
@@ -314,9 +314,8 @@ bool launch_blocks(const PoolJob& job, const Stream& stream) {
 // One launch for all levels where it can be, else one a level.
 void pool_map(const MapPoolParams& params, const Stream& stream) {
   if (params.input.batch * params.input.channels == 0) return;
-  PoolJob job{};
+  WholeMaps job{};
   job.input = params.input;
-  job.rows = images_of(params.input.batch);
   job.channels = params.input.channels;
   job.output_bins = params.pyramid.bins;
   job.output = params.output;

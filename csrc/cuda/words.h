@@ -186,4 +186,16 @@ __device__ __forceinline__ void store_pack(S* to, const Pack<S, numbers>& pack) 
   }
 }
 
+// store_pack for global memory.
+template <class S, int numbers>
+__device__ __forceinline__ void write_pack(S* to, const Pack<S, numbers>& pack) {
+  constexpr int kBytes = numbers * static_cast<int>(sizeof(S));
+  if constexpr (kBytes == 2) {
+    *to = pack[0];
+  } else {
+    using Vector = typename detail::Vector<kBytes>::type;
+    write_vector(reinterpret_cast<Vector*>(to), spp_ext::detail::bit_cast<Vector>(pack));
+  }
+}
+
 }  // namespace spp_ext::cuda

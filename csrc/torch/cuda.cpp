@@ -9,12 +9,11 @@ namespace {
 
 using torch::stable::Device;
 
-// Memory for grouping regions, or none. torch's allocator keeps it until the stream is done with it.
+// `size` int32 numbers of scratch, or none. torch's allocator keeps them until the stream is done.
 class RegionScratch {
  public:
-  RegionScratch(const char* op, const Regions* regions, std::int64_t batch, const Tensor& like) {
-    if (regions == nullptr) return;
-    const std::int64_t size = cuda::region_scratch(regions->num_maps, batch, regions->count);
+  RegionScratch(const char* op, std::int64_t size, const Tensor& like) {
+    if (size == 0) return;
     memory_ = empty_matrix(op, 1, size, aoti_torch_dtype_int32(), like);
   }
   std::int32_t* data() const {
@@ -45,6 +44,10 @@ class DeviceLinear {
   std::optional<Tensor> levels_;
 };
 
+std::int64_t linear_scratch(const LinearParams& linear) {
+  return linear.regions == nullptr ? 0 : cuda::linear_scratch(linear.regions->count);
+}
+
 struct Cuda {
   // Looking at the contents waits for the device, so only on request; the kernels turn bad rows
   // into NaN.
@@ -72,7 +75,8 @@ struct Cuda {
 
   static void pool_regions(const char* op, const RegionPoolParams& params, const Tensor& like) {
     const CurrentStream current(like);
-    const RegionScratch scratch(op, &params.regions, params.maps[0].batch, like);
+    const std::int64_t bytes = cuda::pool_regions_scratch(params, current.stream);
+    const RegionScratch scratch(op, divide_up(bytes, 4), like);
     cuda::pool_regions(params, scratch.data(), current.stream);
   }
 
@@ -86,24 +90,30 @@ struct Cuda {
 
   static void gather(const char* op, const GatherParams& params, const Tensor& like) {
     const CurrentStream current(like);
-    const RegionScratch scratch(op, params.linear.regions, params.sources[0].batch, like);
+    const RegionScratch scratch(op, linear_scratch(params.linear), like);
     const DeviceLinear linear(op, params.linear, like);
     cuda::gather({linear.params(), params.sources, params.output}, scratch.data(), current.stream);
   }
 
   static void scatter(const char* op, const ScatterParams& params, const Tensor& like) {
     const CurrentStream current(like);
-    const RegionScratch scratch(op, params.linear.regions, params.grad_inputs[0].batch, like);
+    const RegionScratch scratch(op, linear_scratch(params.linear), like);
     const DeviceLinear linear(op, params.linear, like);
     cuda::scatter({linear.params(), params.grad_output, params.grad_inputs, params.data},
                   scratch.data(), current.stream);
   }
 };
 
+std::string cuda_driver_fault() { return cuda::driver_fault(); }
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(SPP_OP_NAMESPACE, SPP_CUDA_DISPATCH_KEY, library) {
   register_ops<Cuda>(library);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(SPP_OP_NAMESPACE, CompositeExplicitAutograd, library) {
+  library.impl("cuda_driver_fault", TORCH_BOX(&cuda_driver_fault));
 }
 
 }  // namespace spp_ext::binding

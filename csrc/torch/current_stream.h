@@ -16,7 +16,7 @@ class CurrentStream {
  public:
   explicit CurrentStream(const Tensor& like)
       : guard_(like.get_device_index()),
-        stream(cuda::current_device_stream(handle(like.get_device_index()))) {}
+        stream(cuda::device_stream(like.get_device_index(), handle(like.get_device_index()))) {}
 
  private:
   // Looked up when first needed, not linked: it is in libtorch_cuda, which a CPU-only torch does
@@ -41,10 +41,10 @@ class CurrentStream {
         dlsym(library, "aoti_torch_get_current_cuda_stream"));
   }
 
-  torch::stable::accelerator::DeviceGuard guard_;
+  torch::stable::accelerator::DeviceGuard guard_;  // of launches
 
  public:
-  cuda::Stream stream;  // after the guard, which decides whose limits it holds
+  cuda::Stream stream;
 };
 
 }  // namespace spp_ext::binding

@@ -14,4 +14,5 @@ STABLE_TORCH_LIBRARY(SPP_OP_NAMESPACE, library) {
   SPP_LINEAR_OPS(SPP_DEFINE_LINEAR)
 #undef SPP_DEFINE_LINEAR
   library.def("cpu_instruction_set() -> str");
+  library.def("cuda_driver_fault() -> str");  // empty where the driver fits
 }

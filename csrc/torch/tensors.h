@@ -14,28 +14,13 @@
 #include <vector>
 
 #include "core/params.h"
+#include "torch/errors.h"
 
 namespace spp_ext::binding {
 
 using IntArrayRef = torch::headeronly::IntHeaderOnlyArrayRef;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-// ---- errors ----
-
-// Raises `spp_ext.<op>: <sentence>`. Errors are standard exceptions, which torch turns into Python's:
-// invalid_argument into ValueError, out_of_range into IndexError. Newer torch turns all but
-// out_of_range into RuntimeError; spp_ext/_torch/errors.py undoes that. torch's own check macro would
-// print the path of this file at every user.
-template <class Error = std::invalid_argument>
-[[noreturn]] void fail(const char* op, const std::string& sentence) {
-  throw Error("spp_ext." + std::string(op) + ": " + sentence);
-}
-
-// Memory that cannot be had. The words are those by which spp_ext/_torch/errors.py knows it.
-[[noreturn]] inline void fail_to_allocate(const char* op, const char* what) {
-  fail<std::runtime_error>(op, std::string("could not allocate ") + what);
-}
 
 inline std::string shape_of(const Tensor& tensor) {
   std::string text = "[";
@@ -102,7 +87,7 @@ Tensor copied(const char* op, const Copy& copy) {
   try {
     return copy();
   } catch (const std::runtime_error&) {
-    fail_to_allocate(op, "the memory of a copy");
+    fail_as_torch_did(op, "the memory of a copy");
   }
 }
 
@@ -128,7 +113,7 @@ inline Tensor empty_strided(const char* op, IntArrayRef sizes, IntArrayRef strid
   if (aoti_torch_empty_strided(static_cast<std::int64_t>(sizes.size()), sizes.data(),
                                strides.data(), dtype, device_type_of(like), like.get_device_index(),
                                &handle) != TORCH_SUCCESS) {
-    fail_to_allocate(op, "the memory of its result");
+    fail_as_torch_did(op, "the memory of its result");
   }
   return Tensor(handle);
 }

@@ -5,6 +5,9 @@ torch 2.14 they arrive as ValueError and IndexError. Since torch 2.15 all but In
 with lines of torch's own behind the sentence; and a library on the stable ABI can never throw torch.OutOfMemoryError.
 So types are restored here, by the sentence, and nowhere else.
 
+Before torch 2.13 the kernels are not told why torch gave no memory. A GPU that an earlier kernel of anybody's left
+broken refuses memory too, and whatever it is asked next: its own answer is raised then.
+
 One way leads past this: a registered op that is called directly, or from a compiled program, in inference mode, where
 the dispatcher skips our Python. There torch's type stays, with the same sentence.
 """
@@ -15,7 +18,7 @@ import re
 
 import torch
 
-# What csrc/torch/tensors.h writes: `fail` for arguments that do not fit, `fail_to_allocate` for memory.
+# What csrc/torch/errors.h writes: `fail` for arguments that do not fit, `fail_to_allocate` for memory.
 _SENTENCE = re.compile(r"spp_ext\.\w+: (expected|could not allocate) [^\n]*")
 
 
@@ -24,8 +27,19 @@ def as_documented(error: RuntimeError) -> Exception:
     sentence = _SENTENCE.match(str(error)) if type(error) is RuntimeError else None
     if sentence is None:
         return error
-    kind = ValueError if sentence[1] == "expected" else torch.OutOfMemoryError
-    return kind(sentence[0])
+    if sentence[1] == "expected":
+        return ValueError(sentence[0])
+    return _gpu_fault() or torch.OutOfMemoryError(sentence[0])
+
+
+def _gpu_fault() -> Exception | None:
+    """The error that the GPU answers every question with, or None if it is well or has not been used."""
+    if torch.cuda.is_initialized():
+        try:
+            torch.cuda.mem_get_info()
+        except RuntimeError as error:
+            return error
+    return None
 
 
 def spoken_by(error: Exception, op: str, name: str) -> Exception:

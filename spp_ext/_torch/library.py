@@ -43,7 +43,8 @@ def load_error() -> Exception | None:
 def cuda_status() -> str:
     """Whether ops on CUDA tensors are available, and if not, why."""
     if _uses_cuda and _cuda_load_error is None:
-        return "loaded"
+        fault = torch.ops.spp_ext.cuda_driver_fault()
+        return f"loaded, of no use: {fault}" if fault else "loaded"
     if _cuda_load_error is not None:
         return f"not loaded: {_cuda_load_error}"
     if not _CUDA.exists():

@@ -89,6 +89,39 @@ def test_slow_functions_get_fewer_turns_and_each_gets_one(suite):
     assert samples == {"fast": [0.01] * 10, "slow": [0.5] * 5, "very slow": [100.0]}
 
 
+def test_a_run_is_resumed_where_the_commit_is_the_same(suite, tmp_path, monkeypatch):
+    measured, real = [], suite._measure
+
+    def note(case, *rest):
+        measured.append(case.name)
+        if len(measured) == 2:
+            raise KeyboardInterrupt  # as if the run were cut off
+        return real(case, *rest)
+
+    monkeypatch.setattr(suite, "_measure", note)
+    monkeypatch.setattr(suite.measure, "cpu_memory", lambda *_: {})
+    monkeypatch.setattr(suite, "commit", lambda: "0123456789ab")
+    command = ["--quick", "--threads", "1", "--turns", "1", "--seconds", "0.01", "--filter", "overhead", "--resume"]
+    command += ["--output", str(tmp_path)]
+    with pytest.raises(KeyboardInterrupt):
+        suite.main(command)
+    first, second = measured
+    assert suite.main(command) == 0 and measured[2:] == [second]
+    (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("*.json"))
+    assert [row["case"] for row in result["rows"]] == [first, second]
+    for other in ("fedcba987654", None, "0123456789ab-dirty", "0123456789ab-dirty"):
+        del measured[2:]
+        monkeypatch.setattr(suite, "commit", lambda other=other: other)
+        assert suite.main(command) == 0 and measured[2:] == [first, second]
+
+
+def test_a_waiting_turn_ends_when_the_gpu_has_finished(suite, monkeypatch):
+    events = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
+    samples = suite.measure.waiting_turn(lambda: events.append("call"), seconds=0)
+    assert len(samples) == 1 and events == ["wait", "call", "wait"]
+
+
 def _scaled(result, factor, which):
     """The result with the times of a contender of some rows multiplied."""
     changed = copy.deepcopy(result)

@@ -54,7 +54,40 @@ def test_the_cuda_library_is_used_only_by_a_torch_that_has_cuda():
         (True, False): "built, not loaded: this torch has no CUDA",
         (True, True): "loaded",
     }
-    assert _library.cuda_status() == expected[CUDA_LIBRARY.exists(), torch.version.cuda is not None]
+    status = _library.cuda_status()
+    # Where the driver is missing or too old, that is said behind a comma.
+    assert (
+        status.partition(", of no use: expected a driver for CUDA")[0]
+        == expected[CUDA_LIBRARY.exists(), torch.version.cuda is not None]
+    )
+
+
+def test_a_driver_that_is_too_old_is_told_by_info(monkeypatch, capsys):
+    from spp_ext.cli import info
+
+    monkeypatch.setattr(_library, "_uses_cuda", True)
+    monkeypatch.setattr(_library, "_cuda_load_error", None)
+    for fault, line in (
+        ("", "loaded"),
+        ("expected a driver, got none", "loaded, of no use: expected a driver, got none"),
+    ):
+        monkeypatch.setattr(torch.ops.spp_ext, "cuda_driver_fault", lambda fault=fault: fault, raising=False)
+        info.run()
+        assert re.search(rf"^CUDA op library +{line}$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "small"), [("12.6.85", False), ("12.8.61", False), ("12.9.86", False), ("13.0.88", True)]
+)
+def test_libraries_are_compressed_only_where_every_driver_that_runs_them_can_read_that(tmp_path, nvcc, small):
+    script = tmp_path / "print_flags.cmake"
+    flags = ROOT / "cmake" / "cuda_flags.cmake"
+    script.write_text(f'include({flags})\nspp_ext_cuda_flags(flags {nvcc})\nmessage("${{flags}}")\n')
+    done = run(Path(sys.executable).parent / "cmake", "-P", script)
+    words = done.stderr.strip().split(";")
+    assert done.returncode == 0 and "--fmad=false" in words
+    assert ("--compress-mode=size" in words) == small
+    assert not small or words[-1] == "--compress-mode=size"
 
 
 def test_every_library_loads_beside_any_torch():

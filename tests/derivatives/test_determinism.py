@@ -13,7 +13,7 @@ from support import CONVENTIONS, DTYPES, KINDS, gaussian, lay_out, make_map, ran
 import spp_ext
 from spp_ext import Bins
 
-pytestmark = pytest.mark.cpu_only  # threads and instruction sets
+cpu_only = pytest.mark.cpu_only  # threads and instruction sets
 
 BINS = Bins([(0, 0, 1, 4), (1, 1, 3, 3), (0, 2, 4, 4), (0, 0, 4, 4)], 4)
 INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
@@ -87,6 +87,7 @@ def threads():
     torch.set_num_threads(before)
 
 
+@cpu_only
 def test_one_thread_and_several_give_the_same_bits(threads):
     threads(1)
     expected = digests()
@@ -117,6 +118,7 @@ def by_default():
     return run_with(None)
 
 
+@cpu_only
 @pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 def test_instruction_sets_give_the_same_bits(instruction_set, by_default):
     best, expected = by_default
@@ -126,6 +128,7 @@ def test_instruction_sets_give_the_same_bits(instruction_set, by_default):
     assert [name for name in expected if got.get(name) != expected[name]] == []
 
 
+@cpu_only
 def test_the_best_instruction_set_is_the_default(by_default):
     with open("/proc/cpuinfo") as cpuinfo:
         flags = set(next((line for line in cpuinfo if line.startswith("flags")), "").split())
@@ -137,10 +140,12 @@ def test_the_best_instruction_set_is_the_default(by_default):
     assert by_default[0] == best
 
 
+@cpu_only
 def test_an_unknown_instruction_set_is_ignored(by_default):
     assert run_with("mmx")[0] == by_default[0]
 
 
+@cpu_only
 def test_this_process_reports_its_instruction_set():
     assert torch.ops.spp_ext.cpu_instruction_set() in INSTRUCTION_SETS
 

@@ -1,5 +1,8 @@
 """Which exception a kernel's becomes, whatever type torch hands it over in; and that nobody else's is touched."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 import torch
 from support import INF, assert_well_written
@@ -39,9 +42,60 @@ def test_a_sentence_of_the_kernels_becomes_the_documented_exception(text, kind, 
     assert (type(error), str(error)) == (kind, documented)
 
 
+# Memory that torch does not give, for whatever reason it last named; the main program takes the place of torch.
+REASONS = """
+#include <cassert>
+#include "torch/errors.h"
+static const char* words;
+extern "C" const char* torch_exception_get_what_without_backtrace() { return words; }
+std::string failure(const char* reason) {
+  words = reason;
+  try {
+    spp_ext::binding::fail_as_torch_did("gather", "the memory of a copy");
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+}
+int main() {
+  const std::string memory = "spp_ext.gather: could not allocate the memory of a copy";
+  assert(failure("CUDA out of memory. Tried to allocate 20.00 MiB.\\nSee the documentation") == memory);
+  assert(failure("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to") == memory);
+  assert(failure("std::bad_alloc") == memory && failure("") == memory && failure(nullptr) == memory);
+  assert(failure("CUDA error: an illegal memory access was encountered\\nCUDA kernel errors might be") ==
+         "spp_ext.gather: torch did not give the memory of a copy: "
+         "CUDA error: an illegal memory access was encountered");
+}
+"""
+
+
+@pytest.mark.cpu_only
+def test_only_what_torch_calls_a_lack_of_memory_is_one(tmp_path):
+    source, program = tmp_path / "reasons.cpp", tmp_path / "reasons"
+    source.write_text(REASONS)
+    csrc = Path(__file__).parents[2] / "csrc"
+    subprocess.run(["g++", "-std=c++17", f"-I{csrc}", source, "-o", program, "-rdynamic", "-ldl"], check=True)
+    subprocess.run([program], check=True)
+
+
+def test_a_broken_gpu_is_not_taken_for_a_full_one(monkeypatch):
+    """For a torch that does not tell the kernels why it gave no memory."""
+    fault = RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def broken():
+        raise fault
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
+    assert as_documented(RuntimeError(MEMORY)) is fault
+    assert type(as_documented(RuntimeError(SENTENCE))) is ValueError
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 0))
+    assert type(as_documented(RuntimeError(MEMORY))) is torch.OutOfMemoryError
+
+
 @pytest.mark.parametrize(
     "error",
     [
+        RuntimeError("spp_ext.scatter: torch did not give the memory of a copy: CUDA error: launch failure"),
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         RuntimeError(f"the probe failed: {SENTENCE}"),
         RuntimeError("spp_ext: a kernel launch failed: invalid argument"),

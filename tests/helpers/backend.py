@@ -3,6 +3,7 @@
 Tests hold CPU tensors and call the public API; the registered ops underneath it are exchanged. So one suite serves all.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -33,10 +34,16 @@ def build_simt(sanitize=""):
     return build / "libspp_ext_simt.so"
 
 
+@functools.cache
+def simt_library():
+    """The path of the emulated library; SPP_EXT_SIMT_LIBRARY names one that is built already."""
+    return Path(os.environ.get("SPP_EXT_SIMT_LIBRARY") or build_simt())
+
+
 def load_simt():
-    """Registers ``torch.ops.spp_ext_simt``; SPP_EXT_SIMT_LIBRARY names a library that is built already."""
+    """Registers ``torch.ops.spp_ext_simt``."""
     if not hasattr(torch.ops.spp_ext_simt, "gather"):
-        torch.ops.load_library(os.environ.get("SPP_EXT_SIMT_LIBRARY") or os.fspath(build_simt()))
+        torch.ops.load_library(os.fspath(simt_library()))
     return torch.ops.spp_ext_simt
 
 
@@ -65,8 +72,15 @@ def _validating(op):
 
 
 def _through_cuda(op):
+    """The op on CUDA; tensors that are not the CPU's, as those without data, stay what they are."""
+
+    def there(tensor):
+        return tensor.cuda() if tensor.device.type == "cpu" else tensor
+
+    def back(tensor):
+        return tensor.cpu() if tensor.device.type == "cuda" else tensor
+
     def call(*arguments):
-        there = tree_map_only(torch.Tensor, torch.Tensor.cuda, arguments)
-        return tree_map_only(torch.Tensor, torch.Tensor.cpu, op(*there))
+        return tree_map_only(torch.Tensor, back, op(*tree_map_only(torch.Tensor, there, arguments)))
 
     return call

@@ -377,6 +377,16 @@ void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes) {
 
 }  // namespace
 
+Device& device() {
+  static Device the_device;
+  return the_device;
+}
+
+Recorder& recorder() {
+  static Recorder the_recorder = nullptr;
+  return the_recorder;
+}
+
 Options& options() {
   static Options instance;
   return instance;
@@ -425,3 +435,9 @@ void run(dim3 grid, dim3 block, std::size_t shared_bytes, void (*thread)(const v
 
 }  // namespace detail
 }  // namespace simt
+
+// Hands launches to `recorder`, null for nobody, and lets them be planned for such a device. For ctypes.
+extern "C" void simt_record(simt::Recorder recorder, int multiprocessors, int shared_bytes) {
+  simt::recorder() = recorder;
+  simt::device() = {multiprocessors, shared_bytes};
+}

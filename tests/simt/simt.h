@@ -75,6 +75,20 @@ class Fault : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// The device that launchers plan for. A small one by default, so that small tests have blocks with
+// several units of work.
+struct Device {
+  int multiprocessors = 2;
+  int shared_bytes = 64 * 1024;  // that a block may have
+};
+Device& device();
+
+// Sees every launch in place of the kernel; returns whether the kernel is run after all. `params` are
+// the parameters as CUDA lays them out, each aligned as its type is.
+using Recorder = int (*)(const char* kernel, unsigned grid, unsigned threads,
+                         std::size_t shared_bytes, const unsigned char* params, std::size_t bytes);
+Recorder& recorder();
+
 // The shared memory of the running block, in place of CUDA's `extern __shared__` array; __shared__
 // itself does not compile. An allocation of its own, of exactly the size in the launch, so that
 // AddressSanitizer sees every access outside it. As aligned as malloc aligns, 16 bytes.

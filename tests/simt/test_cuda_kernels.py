@@ -305,6 +305,67 @@ def test_a_region_without_a_map_becomes_nan(simt, levels, layouts):
         simt.roi_spatial_pyramid_pool_of_maps(maps, rois, map_indices, *options, True)
 
 
+# [N, C, H, W], regions, where the tables of the map go: shared memory with slabs of 1, 2 or 4 packs, global memory, or
+# nowhere, because the output is small beside the map.
+PLACES = {
+    "shared, many channels": ((2, 70, 12, 10), 40),
+    "shared, a few channels": ((1, 33, 26, 27), 40),
+    "shared, one pack": ((2, 5, 40, 44), 40),
+    "global": ((2, 8, 70, 45), 300),
+    "global, channels that fill no pack": ((1, 5, 45, 70), 300),
+    "none": ((2, 9, 70, 45), 3),
+}
+
+
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("place", PLACES)
+def test_regions_equal_the_cpu_wherever_their_tables_are(simt, place, channels_last):
+    shape, count = PLACES[place]
+    for dtype in (torch.float32, torch.bfloat16):
+        x = make(shape, dtype, "nan", channels_last)
+        for levels in (LEVELS["spp"], LEVELS["bins"]):
+            arguments = (x, random_rois(count, *shape[::2], shape[3], scale=0.5), pyramid("test", levels).encoded)
+            arguments += (0.5, ROI_POOL, False)
+            expected = CPU.roi_spatial_pyramid_pool_with_argmax(*arguments)
+            assert_same(simt.roi_spatial_pyramid_pool(*arguments), expected[0])
+            assert_same(simt.roi_spatial_pyramid_pool_with_argmax(*arguments), expected)
+
+
+@pytest.mark.parametrize("offset", [1, 4])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+def test_regions_of_maps_anywhere_in_memory_equal_the_cpu(simt, channels_last, offset):
+    shape = (2, 8, 9, 7)
+    memory = integers((math.prod(shape) + offset,), torch.float16, seed=1)[offset:]
+    x = memory.view(2, 9, 7, 8).permute(0, 3, 1, 2) if channels_last else memory.view(shape)
+    rois = random_rois(20, 2, 9, 7)
+    arguments = (x, rois, pyramid("test", LEVELS["spp"]).encoded, 1.0, ROI_POOL, False)
+    assert_same(simt.roi_spatial_pyramid_pool(*arguments), CPU.roi_spatial_pyramid_pool(*arguments))
+
+
+@pytest.mark.usefixtures("schedule")
+def test_regions_of_more_maps_than_a_launch_holds_equal_the_cpu(simt):
+    maps = [make((2, 5, 3 + m, 9 - m % 5), torch.float32, "ties", m % 3 == 0) for m in range(19)]
+    rois, map_indices = random_rois(60, 2, 9, 9), torch.arange(60) * 7 % 20  # the last index names no map
+    arguments = (pyramid("test", LEVELS["two bases"]).encoded, [1 / (m + 1) for m in range(19)], ROI_POOL, False)
+    good = map_indices < 19
+    expected = CPU.roi_spatial_pyramid_pool_of_maps_with_argmax(maps, rois[good], map_indices[good], *arguments)
+    values, argmax = simt.roi_spatial_pyramid_pool_of_maps_with_argmax(maps, rois, map_indices, *arguments)
+    assert_same((values[good], argmax[good]), expected)
+    assert values[~good].isnan().all()
+    assert (argmax[~good] == -1).all()
+    assert_same(simt.roi_spatial_pyramid_pool_of_maps(maps, rois, map_indices, *arguments), values)
+
+
+def compare_stride_one(simt, x, sizes, cascade):
+    expected = CPU.multi_kernel_max_pool2d_with_argmax(x, sizes, cascade)
+    got = simt.multi_kernel_max_pool2d_with_argmax(x, sizes, cascade)
+    assert_same(got, expected)
+    assert got[0].stride() == expected[0].stride()
+    assert_same(simt.multi_kernel_max_pool2d(x, sizes, cascade), expected[0])
+    return expected[1]
+
+
 # Kernel sizes: YOLO's, one that needs steps on the way, and one with a halo that no tile has room for.
 @pytest.mark.usefixtures("schedule")
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
@@ -314,13 +375,27 @@ def test_a_region_without_a_map_becomes_nan(simt, levels, layouts):
 def test_stride_one_pools_equal_the_cpu(simt, shape, sizes, cascade, channels_last):
     for dtype in DTYPES if shape[1] == 9 else DTYPES[:1]:
         x = make(shape, dtype, "nan", channels_last)
-        expected = CPU.multi_kernel_max_pool2d_with_argmax(x, sizes, cascade)
-        got = simt.multi_kernel_max_pool2d_with_argmax(x, sizes, cascade)
-        assert_same(got, expected)
-        assert got[0].stride() == expected[0].stride()
-        assert_same(simt.multi_kernel_max_pool2d(x, sizes, cascade), expected[0])
+        argmax = compare_stride_one(simt, x, sizes, cascade)
         level_bins = [shape[2] * shape[3]] * (len(sizes) + 1)
-        compare_linear(simt, x, expected[1], None, level_bins, is_channels_last(x))
+        compare_linear(simt, x, argmax, None, level_bins, is_channels_last(x))
+
+
+# Planes of a quarter and all of a warp, tiles side by side, channels and widths that are written 16 bytes at once;
+# single rows and columns; an odd channel, which has no other for its word; tiles on top of one another.
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("cascade", [False, True], ids=["side by side", "cascade"])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 32, 6, 8), (2, 40, 5, 20), (1, 8, 3, 100), (1, 5, 2, 40), (1, 2, 1, 61), (1, 9, 50, 1), (1, 1, 61, 20)],
+    ids=str,
+)
+def test_stride_one_pools_of_any_map_equal_the_cpu(simt, shape, cascade, channels_last):
+    for dtype in DTYPES:
+        x = make(shape, dtype, "nan", channels_last)
+        compare_stride_one(simt, x, (5, 9, 13), cascade)
+        shifted = x.new_empty(x.numel() + 1)[1:].as_strided(x.shape, x.stride())  # not aligned to 16 bytes
+        compare_stride_one(simt, shifted.copy_(x), (3, 7), cascade)
 
 
 @pytest.mark.parametrize("cascade", [False, True], ids=["side by side", "cascade"])
@@ -354,20 +429,76 @@ def test_a_forged_argmax_is_skipped(simt):
     assert gathered.tolist() == [[1, 1, 0, 0, 0, 0]]
 
 
-def test_gradients_have_one_order_of_additions(simt, monkeypatch):
+# Planes whose sums fit in shared memory several times, and one that is added up in ranges of its cells; of 2^k
+# channels and others, so that what is written in packs has a rest.
+@pytest.mark.usefixtures("schedule")
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("level_bins", [[1], [2, 3], [36, 4, 10], [600, 5]], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 16, 6, 6), (2, 5, 61, 105)], ids=str)
+def test_any_argmax_is_scattered_and_gathered(simt, shape, level_bins, channels_last):
+    """Cells that many bins name and few, in no order, no cell, and cells that do not exist."""
+    n, c, h, w = shape
+    generator = torch.Generator().manual_seed(0)
+    rows = 10 if sum(level_bins) > 100 else 90
+    rois = torch.rand(rows, 5, generator=generator) * n
+    for dtype in (torch.float32, torch.bfloat16):
+        x = make(shape, dtype, "ties", channels_last)
+        for cells in (2, h * w):
+            size = (rows, c * sum(level_bins))
+            argmax = torch.randint(-1, cells, size, generator=generator, dtype=torch.int32)
+            argmax[::3] = argmax[::3].clamp(max=cells // 4)  # whole rows in one part of the plane
+            compare_linear(simt, x, argmax, rois, level_bins, channels_last)
+            compare_linear(simt, x, argmax[:n], None, level_bins, channels_last)
+            none = torch.tensor([-(2**31), h * w, 2**31 - 1], dtype=torch.int32)[torch.arange(size[1]) % 3]
+            forged = torch.where(argmax < 0, none, argmax)
+            grad, arguments = integers(size, dtype, seed=5), (rois, level_bins, list(shape), channels_last)
+            assert_same(simt.scatter(grad, forged, *arguments), simt.scatter(grad, argmax, *arguments))
+
+
+def test_more_regions_than_a_chunk_equal_the_cpu(simt):
+    """Sorted by image, so that whole chunks have none of an image's; the last image has none at all."""
+    x = make((4, 2, 3, 4), torch.float32, "ties", False)
+    rois = random_rois(2100, 3, 3, 4)
+    rois[:, 0] = rois[:, 0].sort().values
+    compare_regions(simt, x, rois, (1,), 1.0, "outer", False)
+
+
+def test_derivatives_of_more_maps_than_a_launch_holds_equal_the_cpu(simt):
+    maps = [make((2, 5, 3 + m, 9), torch.float32, "ties", m % 2 == 1) for m in range(18)]
+    layouts = [m % 2 == 1 for m in range(18)]
+    rois, map_indices = random_rois(60, 2, 9, 9), torch.arange(60) * 7 % 18
+    argmax = torch.randint(27, (60, 5 * 3), dtype=torch.int32, generator=torch.Generator().manual_seed(0))
+    rows = (argmax, rois, map_indices, [1, 2])
+    sizes = [number for x in maps for number in x.shape]
+    grad = integers(argmax.shape, torch.float32, seed=5)
+    assert_same(simt.scatter_of_maps(grad, *rows, sizes, layouts), CPU.scatter_of_maps(grad, *rows, sizes, layouts))
+    assert_same(simt.gather_of_maps(maps, *rows), CPU.gather_of_maps(maps, *rows))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("shape", [(2, 3, 12, 10), (1, 2, 61, 105)], ids=str)
+def test_gradients_have_one_order_of_additions(simt, monkeypatch, shape, channels_last):
     """Random gradients, whose sums depend on the order, have the same bits in every order of threads."""
-    x = make((2, 3, 12, 10), torch.float32, "ties", False)
-    rois = random_rois(200, 2, 12, 10)
+    x = make(shape, torch.float32, "ties", channels_last)
+    rois = random_rois(200, *(shape[i] for i in (0, 2, 3)))
     encoded, level_bins = pyramid("test", LEVELS["spp"])
-    values, argmax = CPU.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, ROI_POOL, False)
-    grad = torch.randn(values.shape, generator=torch.Generator().manual_seed(0))
-    results = []
-    for order, poison in SCHEDULES:
-        monkeypatch.setenv("SPP_SIMT_ORDER", order)
-        monkeypatch.setenv("SPP_SIMT_POISON", poison)
-        results.append(simt.scatter(grad, argmax, rois, level_bins, list(x.shape), False))
-    assert_same(results[1], results[0])
-    assert_same(results[2], results[0])
+    of_regions = CPU.roi_spatial_pyramid_pool_with_argmax(x, rois, encoded, 1.0, ROI_POOL, False)[1]
+    of_maps = CPU.spatial_pyramid_pool_with_argmax(x, encoded)[1]
+    stride1 = CPU.multi_kernel_max_pool2d_with_argmax(x, (5, 9), False)[1]
+    cells = shape[2] * shape[3]
+    for argmax, regions, bins in (
+        (of_regions, rois, level_bins),
+        (of_maps, None, level_bins),
+        (stride1, None, [cells] * 3),
+    ):
+        grad = torch.randn(argmax.shape, generator=torch.Generator().manual_seed(0))
+        results = []
+        for order, poison in SCHEDULES:
+            monkeypatch.setenv("SPP_SIMT_ORDER", order)
+            monkeypatch.setenv("SPP_SIMT_POISON", poison)
+            results.append(simt.scatter(grad, argmax, regions, bins, list(shape), channels_last))
+        assert_same(results[1], results[0])
+        assert_same(results[2], results[0])
 
 
 LAUNCHES = """
@@ -393,12 +524,43 @@ int main() {
 """
 
 
-def test_a_failed_launch_leaves_no_error_to_the_next(tmp_path):
-    source, program = tmp_path / "launches.cpp", tmp_path / "launches"
-    source.write_text(LAUNCHES)
-    here = Path(__file__).parent
-    folders = [f"-I{folder}" for folder in (here / "include", here, backend.ROOT / "csrc")]
-    command = ["g++", "-std=c++17", *folders, source, here / "simt.cpp", "-o", program]
+DEVICES = """
+#include <cassert>
+#include <cstring>
+#include "cuda/launch.h"
+using namespace spp_ext::cuda;
+std::string failure() {
+  try {
+    device_stream(0, nullptr);
+    return "";
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+}
+int main() {
+  const Stream first = device_stream(0, nullptr), second = device_stream(1, nullptr);
+  assert(second.sms == first.sms + 1 && second.shared_bytes == first.shared_bytes + 1);
+  assert(driver_fault().empty() && failure().empty());
+  simt::driver_version = 12060;
+  assert(failure() == "spp_ext: expected a driver for CUDA 13.0 or newer, as these kernels were built with CUDA 13.0, "
+                      "got one for CUDA 12.6");
+  assert("spp_ext: " + driver_fault() == failure());
+  simt::driver_version = 0;
+  assert(driver_fault().find("got none") != std::string::npos);
+  simt::driver_version = 14000;
+  assert(driver_fault().empty());
+}
+"""
+
+
+@pytest.mark.parametrize("source", [LAUNCHES, DEVICES], ids=["launches", "devices"])
+def test_launching(tmp_path, source):
+    """A failed launch leaves no error to the next; limits are the device's own, and its driver's age is told."""
+    file, program = tmp_path / "main.cpp", tmp_path / "main"
+    file.write_text(source)
+    here, csrc = Path(__file__).parent, backend.ROOT / "csrc"
+    command = ["g++", "-std=c++17", *(f"-I{folder}" for folder in (here / "include", here, csrc))]
+    command += [file, here / "simt.cpp", "-x", "c++", csrc / "cuda" / "stream.cu", "-o", program]
     subprocess.run(command, check=True)
     subprocess.run([program], check=True)
 
@@ -421,7 +583,7 @@ def test_kernels_stay_inside_their_memory():
     }
     chosen = (
         "forward and (float32 and equal or several or every_plan) or anywhere or any_pyramid or more_levels "
-        "or becomes_nan or forged or empty or many_kernel or stride and not 80"
+        "or becomes_nan or forged or empty or many_kernel or stride and not 80 or forward and any_argmax or than_a"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", __file__, "-k", chosen]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=backend.ROOT)

@@ -12,6 +12,8 @@ import torch
 import spp_ext
 import spp_ext.ops
 
+pytestmark = pytest.mark.cpu_only  # about Python
+
 PACKAGE = str(Path(spp_ext.__file__).parent)
 X, ROIS = torch.randn(1, 4, 6, 6), torch.tensor([[0.0, 0, 0, 5, 5]])
 MAPS, MAP_INDICES = [X, torch.randn(1, 4, 5, 7)], torch.tensor([1])

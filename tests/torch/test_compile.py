@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from support import run_python
 
+pytestmark = pytest.mark.cpu_only  # other processes, which know of no --backend
+
 FOLDER = Path(__file__).parents[1] / "helpers"
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from support import python_path
 
+pytestmark = pytest.mark.cpu_only  # other processes, which know of no --backend
+
 SCRIPT = Path(__file__).parents[1] / "helpers" / "distributed_cases.py"
 
 

@@ -9,6 +9,8 @@ from torch.export import Dim
 
 import spp_ext
 
+pytestmark = pytest.mark.cpu_only  # programs call the CPU's ops themselves
+
 LEVELS = (1, 2, spp_ext.Bins([(0, 0, 1, 2), (1, 0, 2, 2)], 2), (2, 1))
 ANY = Dim.DYNAMIC
 

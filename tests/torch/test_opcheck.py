@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from op_calls import calls
 from support import OUTER, gaussian, lay_out, random_rois
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
@@ -9,46 +10,14 @@ from torch.library import opcheck
 import spp_ext.ops
 from spp_ext._torch.op_table import NAMES
 
-# torch 2.15's own opcheck reads the .grad of tensors that are no leaves.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+pytestmark = [
+    pytest.mark.cpu_only,  # calls the CPU's ops themselves; tests/gpu does the same on CUDA
+    # torch 2.15's own opcheck reads the .grad of tensors that are no leaves.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
 
 ops = torch.ops.spp_ext
-LEVELS = [1, 1, 2, 3, -2, 2, 2, 0, 0, 1, 2, 1, 0, 2, 2]  # 1, (2, 3) and a Bins of two
-LEVEL_BINS = [1, 6, 2]
 SHAPES = [(2, 3, 5, 6), (1, 1, 5, 6), (0, 3, 5, 6), (2, 0, 5, 6), (2, 3, 1, 1)]
-
-
-def calls(x, gradient):
-    """Every op with arguments that fit ``x``, as (op, arguments)."""
-    images, channels, height, width = x.shape
-    channels_last = not x.is_contiguous()
-    rois = random_rois(4 if images else 0, max(images, 1), height, width)
-    input = x.detach().requires_grad_(gradient)
-    yield ops.spatial_pyramid_pool, (input, LEVELS)
-    yield ops.spatial_pyramid_pool_with_argmax, (input, LEVELS)
-    region_arguments = (input, rois, LEVELS, 0.5, OUTER, False)
-    yield ops.roi_spatial_pyramid_pool, region_arguments
-    yield ops.roi_spatial_pyramid_pool_with_argmax, region_arguments
-    yield ops.multi_kernel_max_pool2d, (input, [3, 5], True)
-    yield ops.multi_kernel_max_pool2d_with_argmax, (input, [3, 5], True)
-    of_map = ops.spatial_pyramid_pool_with_argmax(x, LEVELS)[1], None, LEVEL_BINS
-    of_regions = ops.roi_spatial_pyramid_pool_with_argmax(x, *region_arguments[1:])[1], rois, LEVEL_BINS
-    of_kernels = ops.multi_kernel_max_pool2d_with_argmax(x, [3, 5], True)[1], None, [height * width] * 3
-    for linear in (of_map, of_regions, of_kernels):
-        yield ops.gather, (input, *linear)
-        grad = torch.ones_like(linear[0], dtype=x.dtype).requires_grad_(gradient)
-        yield ops.scatter, (grad, *linear, [images, channels, height, width], channels_last)
-    other = gaussian((images, channels, 4, 7), x.dtype, seed=1)
-    rows = (rois, torch.tensor([1, 0, 0, 1])[: len(rois)])
-    others = (LEVELS, [0.5, 1.0], OUTER, False)
-    maps = [input, other.requires_grad_(gradient)]
-    yield ops.roi_spatial_pyramid_pool_of_maps, (maps, *rows, *others)
-    yield ops.roi_spatial_pyramid_pool_of_maps_with_argmax, (maps, *rows, *others)
-    argmax = ops.roi_spatial_pyramid_pool_of_maps_with_argmax([x, other.detach()], *rows, *others)[1]
-    yield ops.gather_of_maps, (maps, argmax, *rows, LEVEL_BINS)
-    grad = torch.ones_like(argmax, dtype=x.dtype).requires_grad_(gradient)
-    sizes = [*x.shape, *other.shape]
-    yield ops.scatter_of_maps, (grad, argmax, *rows, LEVEL_BINS, sizes, [channels_last, False])
 
 
 @pytest.mark.parametrize("gradient", [False, True])

@@ -1,8 +1,11 @@
 // Stands for csrc/cuda/device.h: the emulation, and as much of the CUDA runtime as launchers use.
 #pragma once
 
+#include <dlfcn.h>
+
 #include <cstddef>
 #include <map>
+#include <vector>
 
 #include "core/max_op.h"
 #include "core/scalar.h"
@@ -14,6 +17,11 @@ namespace spp_ext::cuda {
 
 using simt::dynamic_shared;
 
+template <class Vector>
+void write_vector(Vector* to, Vector value) {
+  *to = value;
+}
+
 inline float to_float(Half value) { return to_compute(value); }
 inline Half to_half(float value) { return from_compute<Half>(value); }
 
@@ -21,8 +29,8 @@ inline unsigned to_half_pair(float low, float high) {
   return unsigned{to_half(low).bits} | unsigned{to_half(high).bits} << 16;
 }
 inline unsigned to_bfloat16_pair(float low, float high) {
-  return unsigned{from_compute<BFloat16>(low).bits} |
-         unsigned{from_compute<BFloat16>(high).bits} << 16;
+  return unsigned{from_compute<BFloat16>(low).bits} | unsigned{from_compute<BFloat16>(high).bits}
+                                                          << 16;
 }
 
 inline std::uint64_t multiply_add(std::uint32_t a, std::uint32_t b, std::uint64_t c) {
@@ -48,7 +56,7 @@ inline unsigned maximum_of_bfloat16_pairs(unsigned a, unsigned b) {
 
 }  // namespace spp_ext::cuda
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInsufficientDriver = 35 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 using cudaStream_t = void*;
@@ -61,11 +69,19 @@ struct cudaLaunchConfig_t {
 
 namespace simt {
 
-// A small device, so that small tests have blocks with several units of work.
-constexpr int kMultiprocessors = 2, kSharedBytes = 64 * 1024, kSharedBytesWithoutAsking = 48 * 1024;
+constexpr int kSharedBytesWithoutAsking = 48 * 1024;
 
+inline int driver_version = 13000;            // a test may set another
 inline cudaError_t last_error = cudaSuccess;  // until cudaGetLastError() is called
 inline std::map<void*, int> asked_for;        // shared memory, by kernel
+
+// Appends a parameter where CUDA would put it.
+template <class T>
+void append_parameter(std::vector<unsigned char>& bytes, const T& parameter) {
+  bytes.resize((bytes.size() + alignof(T) - 1) / alignof(T) * alignof(T));
+  const auto* begin = reinterpret_cast<const unsigned char*>(&parameter);
+  bytes.insert(bytes.end(), begin, begin + sizeof(T));
+}
 
 inline cudaError_t remembered(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
@@ -76,21 +92,31 @@ inline cudaError_t remembered(cudaError_t error) {
 
 inline cudaError_t cudaGetLastError() { return std::exchange(simt::last_error, cudaSuccess); }
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess ? "no error" : "invalid argument";
+  return error == cudaSuccess             ? "no error"
+         : error == cudaErrorInvalidValue ? "invalid argument"
+                                          : "driver version is insufficient for runtime version";
 }
-inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = simt::driver_version;
   return cudaSuccess;
 }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int /*device*/) {
-  *value =
-      attribute == cudaDevAttrMultiProcessorCount ? simt::kMultiprocessors : simt::kSharedBytes;
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+// Every device is larger than the one before.
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  if (simt::driver_version < 13000) return simt::remembered(cudaErrorInsufficientDriver);
+  const simt::Device& first = simt::device();
+  *value = device + (attribute == cudaDevAttrMultiProcessorCount ? first.multiprocessors
+                                                                 : first.shared_bytes);
   return cudaSuccess;
 }
 
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
-  if (bytes < 0 || bytes > simt::kSharedBytes) return simt::remembered(cudaErrorInvalidValue);
+  if (bytes < 0 || bytes > simt::device().shared_bytes)
+    return simt::remembered(cudaErrorInvalidValue);
   simt::asked_for[reinterpret_cast<void*>(kernel)] = bytes;
   return cudaSuccess;
 }
@@ -103,6 +129,17 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       asked == simt::asked_for.end() ? simt::kSharedBytesWithoutAsking : asked->second;
   if (config->dynamicSmemBytes > static_cast<std::size_t>(allowed)) {
     return simt::remembered(cudaErrorInvalidValue);
+  }
+  if (simt::recorder() != nullptr) {
+    std::vector<unsigned char> bytes;
+    (simt::append_parameter(bytes, static_cast<const Params&>(args)), ...);
+    Dl_info symbol{};
+    dladdr(reinterpret_cast<void*>(kernel), &symbol);
+    const char* name = symbol.dli_sname == nullptr ? "" : symbol.dli_sname;
+    if (!simt::recorder()(name, config->gridDim.x, config->blockDim.x, config->dynamicSmemBytes,
+                          bytes.data(), bytes.size())) {
+      return cudaSuccess;
+    }
   }
   simt::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, kernel,
                std::forward<Args>(args)...);

@@ -7,7 +7,7 @@
 namespace spp_ext::binding {
 
 struct CurrentStream {
-  explicit CurrentStream(const Tensor&) : stream(cuda::current_device_stream(nullptr)) {}
+  explicit CurrentStream(const Tensor&) : stream(cuda::device_stream(0, nullptr)) {}
   cuda::Stream stream;
 };
 

@@ -1,0 +1,260 @@
+// Chooses how regions are pooled, and launches it: what is prepared, the tables of maps that do not fit
+// in shared memory, and the pooling.
+#include <algorithm>
+#include <cstdint>
+
+#include "core/dispatch.h"
+#include "cuda/kernels.h"
+#include "cuda/launch.h"
+#include "cuda/pack.h"
+#include "cuda/pool_bins.cuh"
+#include "cuda/pool_regions.cuh"
+#include "cuda/prepare_regions.cuh"
+#include "cuda/region_job.h"
+#include "cuda/region_tables.cuh"
+#include "cuda/tuning.h"
+
+namespace spp_ext::cuda {
+namespace {
+
+// Where a map's tables are: in shared memory, in global memory, or nowhere: pool_bins reads the map.
+enum class TablePlace { kShared, kGlobal, kNone };
+
+struct RegionPlan {
+  TablePlace place;
+  RegionPolicy policy;
+  std::int64_t blocks;
+  std::int64_t shared_bytes;
+};
+
+// Bins of base levels, and the rounds in which the others are merged.
+void count_bins(const PackedPyramid& packed, RegionPolicy& policy) {
+  const PyramidView pyramid = packed.view();
+  std::int32_t round_begin = 0;  // in the order of levels
+  for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+    const Level& level = pyramid.levels[pyramid.order[i]];
+    if (level.is_base()) {
+      policy.base_bins += static_cast<std::int32_t>(level.bins);
+      continue;
+    }
+    const std::int32_t* const begin = pyramid.order + round_begin;
+    if (policy.rounds == 0 ||
+        std::find(begin, pyramid.order + i, level.source) != pyramid.order + i) {
+      const bool from_base = pyramid.levels[level.source].is_base();
+      if (policy.rounds == 0 || !from_base) {
+        ++policy.rounds;
+        round_begin = i;
+      }
+    }
+    policy.derived_bins += static_cast<std::int32_t>(level.bins);
+    policy.round_ends[policy.rounds - 1] = policy.derived_bins;
+  }
+}
+
+std::int64_t output_bytes(const RegionJob& job) {
+  return job.regions.count * job.channels * job.output_bins *
+         (size_of(job.maps[0].dtype) + (job.argmax != nullptr ? 4 : 0));
+}
+
+// Of the tables of a map, each.
+std::int64_t table_bytes(const RegionJob& job, std::int32_t m) {
+  return job.batch * job.maps[m].cells() * job.table_channels * size_of(job.maps[m].dtype);
+}
+
+// Takes as many warps as there is room for in `room` bytes; false if there is room for none.
+bool fits(const RegionJob& job, RegionPlan& plan, std::int64_t room) {
+  RegionPolicy& policy = plan.policy;
+  const auto parts = [&] {
+    return RegionShared(job, policy, job.argmax != nullptr, plan.place == TablePlace::kShared);
+  };
+  policy.warps = 0;
+  const std::int64_t left = room - parts().bytes;
+  policy.warps = static_cast<std::int32_t>(
+      std::clamp<std::int64_t>(left / parts().of_warp, 0, tuning::kRegionThreads / 32));
+  plan.shared_bytes = parts().bytes;
+  return policy.warps > 0;
+}
+
+RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
+  const bool with_argmax = job.argmax != nullptr;
+  const auto per_pack = static_cast<std::int32_t>(16 / size_of(job.maps[0].dtype));
+  std::int64_t cells = 0, map_bytes = 0;
+  for (std::int32_t m = 0; m < job.num_maps; ++m) {
+    cells = std::max(cells, job.maps[m].cells());
+    map_bytes += job.maps[m].elements() * size_of(job.maps[m].dtype);
+  }
+
+  RegionPlan plan{};
+  RegionPolicy& policy = plan.policy;
+  count_bins(job.pyramid, policy);
+  policy.aligned = job.channels % per_pack == 0;
+  for (std::int32_t i = 0; i < job.pyramid.num_levels; ++i) {
+    if (job.output_levels[i].level.bins != job.pyramid.levels[i].bins) policy.aligned = 0;
+  }
+  const auto set_packs = [&](std::int32_t packs) {
+    policy.pack_bits = 0;
+    while (policy.packs() < packs) ++policy.pack_bits;
+    packs = policy.packs();
+    policy.together = std::max(1, tuning::kRegionPacks / packs);
+    job.table_channels = divide_up(job.channels, packs * per_pack) * packs * per_pack;
+  };
+  // Offsets in a row of output are 32 bits wide.
+  if (job.channels * job.output_bins > kInt32Max || job.pyramid.bins > tuning::kRegionMaxBins ||
+      map_bytes > tuning::kRegionMapBytes * output_bytes(job)) {
+    return plan.place = TablePlace::kNone, plan;
+  }
+
+  const auto blocks_of_sm = [&] {
+    return (stream.shared_bytes + 1024) / (plan.shared_bytes + 1024);
+  };
+  const auto slabs = [&] { return job.table_channels / (policy.packs() * per_pack); };
+  // The widest slab that leaves room for enough warps; for each of which fewer must do if none does.
+  const auto find_slab = [&] {
+    for (const std::int32_t warps : {tuning::kRegionGoodWarps, tuning::kRegionMinWarps}) {
+      for (std::int32_t packs = tuning::kRegionMaxPacks; packs >= 1; packs /= 2) {
+        if (packs > 1 && packs / 2 >= divide_up(job.channels, per_pack)) continue;
+        set_packs(packs);
+        if (fits(job, plan, stream.shared_bytes) && policy.warps >= warps) return true;
+      }
+    }
+    return false;
+  };
+
+  plan.place = TablePlace::kShared;
+  policy.table_cells = static_cast<std::int32_t>(std::min(cells, stream.shared_bytes));
+  if (find_slab()) {
+    const std::int64_t units = job.num_maps * std::max<std::int64_t>(job.batch, 1) * slabs();
+    policy.segments =
+        std::clamp<std::int64_t>(stream.sms * blocks_of_sm() / units, 1,
+                                 divide_up(job.regions.count, policy.warps * policy.together));
+    plan.blocks = units * policy.segments;
+    return plan;
+  }
+
+  // Tables in global memory may take a few times what the output takes, and offsets in the table of an
+  // image are 32 bits wide.
+  plan.place = TablePlace::kGlobal;
+  policy.table_cells = 0;
+  if (job.batch > 0 && find_slab()) {
+    std::int64_t bytes = 0;
+    for (std::int32_t m = 0; m < job.num_maps; ++m) {
+      bytes += table_bytes(job, m) * (with_argmax ? 1 : 2);
+    }
+    if (cells * job.table_channels <= kInt32Max &&
+        bytes <= tuning::kTableBytesOfOutput * output_bytes(job)) {
+      // Blocks that run together share a slab or two, whose tables then stay in the L2 cache.
+      policy.segments = std::clamp<std::int64_t>(stream.sms * blocks_of_sm() / 2, 1,
+                                                 divide_up(job.regions.count, policy.warps));
+      plan.blocks = slabs() * policy.segments;
+      return plan;
+    }
+  }
+  plan.place = TablePlace::kNone;
+  return plan;
+}
+
+// Gives `job` its parts of `scratch`, which may be null; returns the bytes that it takes.
+template <class S>
+std::int64_t place_scratch(RegionJob& job, const RegionPlan& plan, unsigned char* scratch) {
+  if (plan.place == TablePlace::kNone) return 0;
+  std::int64_t bytes = 0;
+  const auto take = [&](std::int64_t size) -> void* {
+    void* const part = scratch == nullptr ? nullptr : scratch + bytes;
+    bytes += align16(size);
+    return part;
+  };
+  job.groups = static_cast<std::int32_t*>(take(job.regions.count * 4));
+  job.spans = static_cast<Span*>(take(job.regions.count * job.pyramid.spans * 8));
+  for (std::int32_t m = 0; plan.place == TablePlace::kGlobal && m < job.num_maps; ++m) {
+    const FeatureMap& map = job.maps[m];
+    const bool is_table = has_packs<S>(map) && map.channels == job.table_channels;
+    job.cell_tables[m] = is_table ? const_cast<void*>(map.data) : take(table_bytes(job, m));
+    job.square_tables[m] = job.argmax != nullptr ? nullptr : take(table_bytes(job, m));
+  }
+  return bytes;
+}
+
+template <class S>
+void launch_regions(RegionJob& job, const RegionPlan& plan, const Stream& stream) {
+  const auto kernel_for = [&](auto with_argmax) {
+    if (plan.place == TablePlace::kNone) {
+      launch(
+          pool_bins<S, with_argmax, RegionJob>,
+          divide_up(job.regions.count * job.channels * job.pyramid.bins, tuning::kElementThreads),
+          tuning::kElementThreads, 0, stream, job);
+      return;
+    }
+    launch(prepare_regions,
+           divide_up(job.regions.count * job.pyramid.spans, tuning::kElementThreads),
+           tuning::kElementThreads, 0, stream, job);
+    if (plan.place == TablePlace::kGlobal) {
+      std::int64_t units = 0;
+      bool wanted = job.argmax == nullptr;
+      for (std::int32_t m = 0; m < job.num_maps; ++m) {
+        units += TableUnits::of<S>(job.maps[m], job.table_channels).count(job.maps[m]);
+        wanted |= job.cell_tables[m] != job.maps[m].data;
+      }
+      if (wanted) {
+        launch(build_tables<S>, units, tuning::kElementThreads, kTableShared, stream, job);
+      }
+    }
+    const auto kernel = plan.place == TablePlace::kShared ? pool_regions<S, with_argmax, true>
+                                                          : pool_regions<S, with_argmax, false>;
+    launch(kernel, plan.blocks, plan.policy.warps * 32, plan.shared_bytes, stream, job,
+           plan.policy);
+  };
+  if (job.argmax != nullptr) {
+    kernel_for(std::true_type{});
+  } else {
+    kernel_for(std::false_type{});
+  }
+}
+
+// Calls f(job, plan) for every launch that the call takes: usually one.
+template <class F>
+void for_each_plan(const RegionPoolParams& params, const Stream& stream, const F& f) {
+  RegionJob job{};
+  job.regions = params.regions;
+  job.batch = params.maps[0].batch;
+  job.channels = params.maps[0].channels;
+  job.output_bins = params.pyramid.bins;
+  job.output = params.output;
+  job.argmax = params.argmax;
+  if (params.regions.count * job.channels == 0) return;
+  const auto maps = static_cast<std::int32_t>(params.regions.num_maps);
+  for (job.first_map = 0; job.first_map < maps; job.first_map += kMaxMaps) {
+    job.num_maps = std::min(kMaxMaps, maps - job.first_map);
+    std::copy_n(params.maps + job.first_map, job.num_maps, job.maps);
+    std::copy_n(params.spatial_scales + job.first_map, job.num_maps, job.spatial_scales);
+    const auto launch_packed = [&] { f(job, plan_regions(job, stream)); };
+    if (pack_whole(params.pyramid, job)) {
+      launch_packed();
+    } else {
+      for_each_piece(params.pyramid, job, launch_packed);
+    }
+  }
+}
+
+}  // namespace
+
+std::int64_t pool_regions_scratch(const RegionPoolParams& params, const Stream& stream) {
+  std::int64_t most = 0;
+  for_each_plan(params, stream, [&](RegionJob& job, const RegionPlan& plan) {
+    dispatch(job.maps[0].dtype, [&](auto storage) {
+      most = std::max(most, place_scratch<decltype(storage)>(job, plan, nullptr));
+    });
+  });
+  return most;
+}
+
+void pool_regions(const RegionPoolParams& params, void* scratch, const Stream& stream) {
+  for_each_plan(params, stream, [&](RegionJob& job, const RegionPlan& plan) {
+    dispatch(job.maps[0].dtype, [&](auto storage) {
+      using S = decltype(storage);
+      place_scratch<S>(job, plan, static_cast<unsigned char*>(scratch));
+      launch_regions<S>(job, plan, stream);
+    });
+  });
+}
+
+}  // namespace spp_ext::cuda
