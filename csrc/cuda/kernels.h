@@ -37,7 +37,8 @@ inline std::int64_t linear_scratch(std::int64_t regions) {
 void pool_map(const MapPoolParams& params, const Stream& stream);
 
 // A region without a group (core/regions.h) pools to NaN, argmax -1. `scratch`: so many bytes as
-// pool_regions_scratch says, 16-byte aligned. That is about 100 bytes a region and, where maps do not fit
+// pool_regions_scratch says, 16-byte aligned. That is 16 bytes for each
+// region and bin that is read from the map and, where maps do not fit
 // in shared memory and the output is not small beside them, at most twice the size of the maps.
 std::int64_t pool_regions_scratch(const RegionPoolParams& params, const Stream& stream);
 void pool_regions(const RegionPoolParams& params, void* scratch, const Stream& stream);

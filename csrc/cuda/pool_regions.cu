@@ -2,6 +2,7 @@
 // in shared memory, and the pooling.
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "core/dispatch.h"
 #include "cuda/kernels.h"
@@ -27,27 +28,26 @@ struct RegionPlan {
   std::int64_t shared_bytes;
 };
 
-// Bins of base levels, and the rounds in which the others are merged.
-void count_bins(const PackedPyramid& packed, RegionPolicy& policy) {
-  const PyramidView pyramid = packed.view();
-  std::int32_t round_begin = 0;  // in the order of levels
+std::int32_t base_bins_of(const PyramidView& pyramid) {
+  std::int32_t bins = 0;
+  for (BaseLevels at(pyramid); at.next();) bins += static_cast<std::int32_t>(at.level().bins);
+  return bins;
+}
+
+// The rounds in which bins are merged.
+void plan_rounds(const PyramidView& pyramid, std::int32_t base_bins, RegionPolicy& policy) {
+  std::int32_t bins = base_bins;
+  const std::int32_t* round = nullptr;  // the first level of the last round, in the order of levels
   for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-    const Level& level = pyramid.levels[pyramid.order[i]];
-    if (level.is_base()) {
-      policy.base_bins += static_cast<std::int32_t>(level.bins);
-      continue;
+    const std::int32_t* const at = pyramid.order + i;
+    const Level& level = pyramid.levels[*at];
+    if (level.is_base()) continue;
+    if (round == nullptr || std::find(round, at, level.source) != at) {
+      round = at;
+      ++policy.rounds;
     }
-    const std::int32_t* const begin = pyramid.order + round_begin;
-    if (policy.rounds == 0 ||
-        std::find(begin, pyramid.order + i, level.source) != pyramid.order + i) {
-      const bool from_base = pyramid.levels[level.source].is_base();
-      if (policy.rounds == 0 || !from_base) {
-        ++policy.rounds;
-        round_begin = i;
-      }
-    }
-    policy.derived_bins += static_cast<std::int32_t>(level.bins);
-    policy.round_ends[policy.rounds - 1] = policy.derived_bins;
+    bins += static_cast<std::int32_t>(level.bins);
+    policy.round_ends[policy.rounds - 1] = bins;
   }
 }
 
@@ -61,17 +61,40 @@ std::int64_t table_bytes(const RegionJob& job, std::int32_t m) {
   return job.batch * job.maps[m].cells() * job.table_channels * size_of(job.maps[m].dtype);
 }
 
-// Takes as many warps as there is room for in `room` bytes; false if there is room for none.
-bool fits(const RegionJob& job, RegionPlan& plan, std::int64_t room) {
+// Shares `room` bytes of shared memory out, with as many warps as there is room for; false if for none.
+bool fits(const RegionJob& job, std::int64_t table_cells, RegionPlan& plan, std::int64_t room) {
   RegionPolicy& policy = plan.policy;
-  const auto parts = [&] {
-    return RegionShared(job, policy, job.argmax != nullptr, plan.place == TablePlace::kShared);
+  const bool with_argmax = job.argmax != nullptr;
+  const std::int64_t size = size_of(job.maps[0].dtype), bins = job.pyramid.bins;
+  const std::int64_t items = bins << policy.pack_bits;
+  const std::int64_t regions = together(policy.pack_bits, with_argmax);
+  const std::int64_t place_bytes = with_argmax ? 16 / size * 4 : 0;
+  const std::int64_t table =
+      plan.place == TablePlace::kShared ? table_cells * (16 << policy.pack_bits) : 0;
+  if (table > room) return false;
+  std::int64_t taken = 0;
+  const auto take = [&](std::int64_t bytes) {
+    const std::int64_t at = taken;
+    taken += align16(bytes);
+    return static_cast<std::int32_t>(at);
   };
-  policy.warps = 0;
-  const std::int64_t left = room - parts().bytes;
+  RegionShared& shared = policy.shared;
+  shared.cells = take(table);
+  shared.squares = take(with_argmax ? 0 : table);
+  shared.derived = take(((bins - job.base_bins) << policy.pack_bits) * sizeof(DerivedItem));
+  shared.to_run = take(items * sizeof(RunItem));
+  shared.from_run = take(items * 4);
+  shared.has_nan = take(4);
+  shared.warps = take(0);
+  const std::int64_t before = std::exchange(taken, 0);
+  shared.values = take(regions * items * 16);
+  shared.places = take(regions * items * place_bytes);
+  shared.run = take(items * std::max<std::int64_t>(place_bytes, 16));
+  shared.empty = take(regions * bins);
+  shared.of_warp = take(0);
   policy.warps = static_cast<std::int32_t>(
-      std::clamp<std::int64_t>(left / parts().of_warp, 0, tuning::kRegionThreads / 32));
-  plan.shared_bytes = parts().bytes;
+      std::clamp<std::int64_t>((room - before) / shared.of_warp, 0, tuning::kRegionThreads / 32));
+  plan.shared_bytes = before + policy.warps * shared.of_warp;
   return policy.warps > 0;
 }
 
@@ -86,7 +109,8 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
 
   RegionPlan plan{};
   RegionPolicy& policy = plan.policy;
-  count_bins(job.pyramid, policy);
+  job.base_bins = base_bins_of(job.pyramid.view());
+  plan_rounds(job.pyramid.view(), job.base_bins, policy);
   policy.aligned = job.channels % per_pack == 0;
   for (std::int32_t i = 0; i < job.pyramid.num_levels; ++i) {
     if (job.output_levels[i].level.bins != job.pyramid.levels[i].bins) policy.aligned = 0;
@@ -95,11 +119,12 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
     policy.pack_bits = 0;
     while (policy.packs() < packs) ++policy.pack_bits;
     packs = policy.packs();
-    policy.together = std::max(1, tuning::kRegionPacks / packs);
     job.table_channels = divide_up(job.channels, packs * per_pack) * packs * per_pack;
   };
-  // Offsets in a row of output are 32 bits wide.
-  if (job.channels * job.output_bins > kInt32Max || job.pyramid.bins > tuning::kRegionMaxBins ||
+  // Offsets in a row of output and among the bins are 32 bits wide.
+  if (job.channels * job.output_bins > kInt32Max ||
+      job.regions.count * job.base_bins > kInt32Max / 16 ||
+      job.pyramid.bins > tuning::kRegionMaxBins ||
       map_bytes > tuning::kRegionMapBytes * output_bytes(job)) {
     return plan.place = TablePlace::kNone, plan;
   }
@@ -114,19 +139,18 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
       for (std::int32_t packs = tuning::kRegionMaxPacks; packs >= 1; packs /= 2) {
         if (packs > 1 && packs / 2 >= divide_up(job.channels, per_pack)) continue;
         set_packs(packs);
-        if (fits(job, plan, stream.shared_bytes) && policy.warps >= warps) return true;
+        if (fits(job, cells, plan, stream.shared_bytes) && policy.warps >= warps) return true;
       }
     }
     return false;
   };
 
   plan.place = TablePlace::kShared;
-  policy.table_cells = static_cast<std::int32_t>(std::min(cells, stream.shared_bytes));
   if (find_slab()) {
     const std::int64_t units = job.num_maps * std::max<std::int64_t>(job.batch, 1) * slabs();
-    policy.segments =
-        std::clamp<std::int64_t>(stream.sms * blocks_of_sm() / units, 1,
-                                 divide_up(job.regions.count, policy.warps * policy.together));
+    policy.segments = std::clamp<std::int64_t>(
+        stream.sms * blocks_of_sm() / units, 1,
+        divide_up(job.regions.count, policy.warps * together(policy.pack_bits, with_argmax)));
     plan.blocks = units * policy.segments;
     return plan;
   }
@@ -134,13 +158,12 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
   // Tables in global memory may take a few times what the output takes, and offsets in the table of an
   // image are 32 bits wide.
   plan.place = TablePlace::kGlobal;
-  policy.table_cells = 0;
   if (job.batch > 0 && find_slab()) {
     std::int64_t bytes = 0;
     for (std::int32_t m = 0; m < job.num_maps; ++m) {
       bytes += table_bytes(job, m) * (with_argmax ? 1 : 2);
     }
-    if (cells * job.table_channels <= kInt32Max &&
+    if (cells * job.table_channels * size_of(job.maps[0].dtype) <= kInt32Max &&
         bytes <= tuning::kTableBytesOfOutput * output_bytes(job)) {
       // Blocks that run together share a slab or two, whose tables then stay in the L2 cache.
       policy.segments = std::clamp<std::int64_t>(stream.sms * blocks_of_sm() / 2, 1,
@@ -164,7 +187,7 @@ std::int64_t place_scratch(RegionJob& job, const RegionPlan& plan, unsigned char
     return part;
   };
   job.groups = static_cast<std::int32_t*>(take(job.regions.count * 4));
-  job.spans = static_cast<Span*>(take(job.regions.count * job.pyramid.spans * 8));
+  job.bins = static_cast<BinCells*>(take(job.regions.count * job.base_bins * 16));
   for (std::int32_t m = 0; plan.place == TablePlace::kGlobal && m < job.num_maps; ++m) {
     const FeatureMap& map = job.maps[m];
     const bool is_table = has_packs<S>(map) && map.channels == job.table_channels;
@@ -176,7 +199,7 @@ std::int64_t place_scratch(RegionJob& job, const RegionPlan& plan, unsigned char
 
 template <class S>
 void launch_regions(RegionJob& job, const RegionPlan& plan, const Stream& stream) {
-  const auto kernel_for = [&](auto with_argmax) {
+  const auto launch_with = [&](auto with_argmax) {
     if (plan.place == TablePlace::kNone) {
       launch(
           pool_bins<S, with_argmax, RegionJob>,
@@ -184,8 +207,7 @@ void launch_regions(RegionJob& job, const RegionPlan& plan, const Stream& stream
           tuning::kElementThreads, 0, stream, job);
       return;
     }
-    launch(prepare_regions,
-           divide_up(job.regions.count * job.pyramid.spans, tuning::kElementThreads),
+    launch(prepare_regions, divide_up(job.regions.count * job.base_bins, tuning::kElementThreads),
            tuning::kElementThreads, 0, stream, job);
     if (plan.place == TablePlace::kGlobal) {
       std::int64_t units = 0;
@@ -198,15 +220,20 @@ void launch_regions(RegionJob& job, const RegionPlan& plan, const Stream& stream
         launch(build_tables<S>, units, tuning::kElementThreads, kTableShared, stream, job);
       }
     }
-    const auto kernel = plan.place == TablePlace::kShared ? pool_regions<S, with_argmax, true>
-                                                          : pool_regions<S, with_argmax, false>;
-    launch(kernel, plan.blocks, plan.policy.warps * 32, plan.shared_bytes, stream, job,
+    const auto kernel = [&](auto pack_bits) {
+      return plan.place == TablePlace::kShared ? pool_regions<S, with_argmax, true, pack_bits>
+                                               : pool_regions<S, with_argmax, false, pack_bits>;
+    };
+    const auto of_bits = plan.policy.pack_bits == 0   ? kernel(std::integral_constant<int, 0>{})
+                         : plan.policy.pack_bits == 1 ? kernel(std::integral_constant<int, 1>{})
+                                                      : kernel(std::integral_constant<int, 2>{});
+    launch(of_bits, plan.blocks, plan.policy.warps * 32, plan.shared_bytes, stream, job,
            plan.policy);
   };
   if (job.argmax != nullptr) {
-    kernel_for(std::true_type{});
+    launch_with(std::true_type{});
   } else {
-    kernel_for(std::false_type{});
+    launch_with(std::false_type{});
   }
 }
 

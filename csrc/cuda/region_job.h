@@ -16,6 +16,15 @@ constexpr std::int32_t kMaxMaps = 8;
 // In place of a group: the region is of a map of another launch.
 constexpr std::int32_t kOtherLaunch = -2;
 
+// The cells of a bin, as a walk through squares of side x side cells that overlap at the end of a row and of
+// a column. Cells are counted in row-major order.
+struct alignas(16) BinCells {
+  std::int32_t first;
+  std::int32_t across;  // from the first square of a row to the last
+  std::int32_t down;    // from the first row to the last
+  std::int32_t side;    // 0: the bin has no cell
+};
+
 struct RegionJob : PyramidJob {
   Regions regions;
   FeatureMap maps[kMaxMaps];
@@ -26,8 +35,9 @@ struct RegionJob : PyramidJob {
 
   // Prepared. A region's group says which of this launch's maps and images it is of, map * N + image;
   // kNoGroup if it cannot be pooled, which is left to the launch of the first map.
-  std::int32_t* groups;  // [K]
-  Span* spans;           // [K][pyramid.spans], as nth_span counts them
+  std::int32_t* groups;    // [K]
+  BinCells* bins;          // [K][base_bins], as nth_base_bin counts them
+  std::int32_t base_bins;  // of base levels
 
   // Where maps do not fit in shared memory, by map, [N][H * W][table_channels] each: the cells with
   // their channels side by side, and the maxima of the 2 x 2 squares that begin at each cell.
@@ -42,6 +52,16 @@ struct RegionJob : PyramidJob {
     }
     const std::int64_t own = group - first_map * batch;
     return own >= 0 && own < num_maps * batch ? static_cast<std::int32_t>(own) : kOtherLaunch;
+  }
+  // Maxima are looked up in squares of 2 x 2 cells, where a bin has one; argmax wants every cell.
+  SPP_HOST_DEVICE BinCells cells_of(const BaseBin& bin, std::int32_t map) const {
+    if (bin.is_empty()) return {0, 0, 0, 0};
+    const auto map_width = static_cast<std::int32_t>(maps[map].width);
+    const std::int32_t height = bin.rows.end - bin.rows.begin,
+                       width = bin.cols.end - bin.cols.begin;
+    const std::int32_t side = argmax == nullptr && height > 1 && width > 1 ? 2 : 1;
+    return {bin.rows.begin * map_width + bin.cols.begin, width - side, (height - side) * map_width,
+            side};
   }
   SPP_HOST_DEVICE Window window_of(std::int64_t row, std::int32_t map) const {
     return roi_window(regions, row, spatial_scales[map], maps[map].height, maps[map].width);

@@ -5,8 +5,8 @@
 // A block that pools builds the tables of its channels in shared memory. For maps that do not fit there,
 // build_tables writes them to global memory, a block for some cells of a row and some channels:
 //
-//   shared   [2 rows][cells + 1][packs]     a thread a pack: V channels of one cell
-//   thread   neighbouring cells of a plane where the map is contiguous, neighbouring channels else
+//   shared   [2 rows][32 cells][8 packs]
+//   warp     a row of one pack, a lane a cell, where the map is contiguous; else neighbouring packs
 #pragma once
 
 #include <cstdint>
@@ -25,43 +25,38 @@ SPP_HOST_DEVICE bool has_packs(const FeatureMap& map) {
          reinterpret_cast<std::uintptr_t>(map.data) % 16 == 0;
 }
 
-// Some neighbouring channels of an image; those beyond the last repeat it.
-struct Slab {
-  std::int64_t image;
-  std::int64_t channel;  // the first
-  std::int32_t packs;    // of 16 bytes, a power of two
-};
-
-// Copies the cells of rows x cols of `slab` to table [rows][cols][packs]. A barrier must follow.
+// Copies `cells` neighbouring cells of a map's memory to table [cells][1 << pack_bits packs], of the
+// channels from `channel` on; those beyond the last repeat it. `from` is the first cell of channel 0 of
+// the image. Threads `thread` of `threads` take part.
 template <class S>
-__device__ __forceinline__ void copy_cells(const FeatureMap& map, const Slab& slab, Span rows,
-                                           Span cols, S* table) {
+__device__ __forceinline__ void copy_cells(const FeatureMap& map, const S* from,
+                                           std::int64_t channel, std::int32_t pack_bits,
+                                           std::int32_t cells, std::int32_t thread,
+                                           std::int32_t threads, S* table) {
   constexpr int kV = kPerPack<S>;
-  const bool contiguous = map.layout == Layout::kContiguous;
-  const bool whole_packs = has_packs<S>(map);
-  const std::int32_t width = cols.end - cols.begin;
-  const std::int32_t cells = (rows.end - rows.begin) * width;
-  const bool all_cols = width == map.width;
-  const S* const from = static_cast<const S*>(map.data) + slab.image * map.channels * map.cells() +
-                        rows.begin * map.width * map.cell_stride();
-  for (std::int32_t i = threadIdx.x; i < cells * slab.packs; i += blockDim.x) {
-    // Neighbouring threads read neighbouring memory.
-    const std::int32_t pack = contiguous ? i / cells : i % slab.packs;
-    const std::int32_t here = contiguous ? i - pack * cells : i / slab.packs;
-    std::int64_t cell = here;
-    if (!all_cols) {
-      const std::int32_t row = here / width;
-      cell = row * map.width + cols.begin + (here - row * width);
+  if (has_packs<S>(map)) {
+    for (std::int32_t i = thread; i < cells << pack_bits; i += threads) {
+      const std::int64_t first = channel + (i & ((1 << pack_bits) - 1)) * kV;
+      if (first < map.channels) {
+        store_pack(table + i * kV, load_pack(from + (i >> pack_bits) * map.channels + first));
+      }
     }
-    const std::int64_t channel = slab.channel + pack * kV;
-    const S* const of_cell = from + cell * map.cell_stride();
-    S* const to = table + (here * slab.packs + pack) * kV;
-    if (whole_packs && channel < map.channels) {
-      store_pack(to, load_pack(of_cell + channel));
-    } else {
-      store_pack(to, make_pack<S>([&](int n) {
-                   return of_cell[smaller_of(channel + n, map.channels - 1) * map.plane_stride()];
-                 }));
+    return;
+  }
+  for (std::int32_t pack = 0; pack < 1 << pack_bits; ++pack) {
+    const S* of_channel[kV];
+#pragma unroll
+    for (int n = 0; n < kV; ++n) {
+      of_channel[n] = from +
+                      smaller_of(channel + pack * kV + n, map.channels - 1) * map.plane_stride() +
+                      thread * map.cell_stride();
+    }
+    const std::int64_t step = threads * map.cell_stride();
+    for (std::int32_t cell = thread; cell < cells; cell += threads) {
+      store_pack(table + ((cell << pack_bits) + pack) * kV,
+                 make_pack<S>([&](int n) { return *of_channel[n]; }));
+#pragma unroll
+      for (int n = 0; n < kV; ++n) of_channel[n] += step;
     }
   }
 }
@@ -74,6 +69,100 @@ __device__ __forceinline__ Pack<S> maximum_of_square(const S* at, std::int32_t r
                  maximum(load_pack(at + row), load_pack(at + row + cell)));
 }
 
+// The tables of one image of one map, of the channels from a slab's first on. Offsets are in bytes, which
+// takes the fewest instructions.
+template <class S>
+struct Tables {
+  const unsigned char* cells;
+  const unsigned char* squares;
+  std::int32_t cells_at;  // where the tables begin
+  std::int32_t squares_at;
+  std::int32_t cell_bytes;
+  std::int32_t width;  // of the map
+};
+
+template <class S>
+__device__ __forceinline__ Pack<S> load_pack_at(const unsigned char* memory, std::int32_t offset) {
+  return load_pack(reinterpret_cast<const S*>(memory + offset));
+}
+
+// The maxima of a bin in one pack of channels, which begins `own` bytes into every cell.
+template <class S>
+__device__ __forceinline__ Pack<S> look_up(const Tables<S>& tables, const BinCells& bin,
+                                           std::int32_t own) {
+  Pack<S> best = lowest_pack<S>();
+  if (bin.side == 0) return best;
+  const unsigned char* const memory = bin.side == 2 ? tables.squares : tables.cells;
+  const std::int32_t across = bin.side * tables.cell_bytes, down = across * tables.width;
+  const std::int32_t to_last = bin.across * tables.cell_bytes;
+  std::int32_t row =
+      (bin.side == 2 ? tables.squares_at : tables.cells_at) + own + bin.first * tables.cell_bytes;
+  const std::int32_t last_row = row + bin.down * tables.cell_bytes;
+#pragma unroll 1
+  while (true) {
+    std::int32_t at = row;
+    const std::int32_t last = row + to_last;
+#pragma unroll 1
+    while (true) {
+      best = maximum(best, load_pack_at<S>(memory, at));
+      if (at == last) break;
+      at = at + across < last ? at + across : last;
+    }
+    if (row == last_row) break;
+    row = row + down < last_row ? row + down : last_row;
+  }
+  return best;
+}
+
+// The bests of a bin in one pack of channels.
+template <class S>
+struct Bests {
+  ComputeType<S> values[kPerPack<S>];
+  std::int32_t cells[kPerPack<S>];
+
+  // -infinity at `cell`, which any cell before it replaces.
+  static __device__ __forceinline__ Bests lowest(std::int32_t cell) {
+    Bests bests;
+#pragma unroll
+    for (int n = 0; n < kPerPack<S>; ++n) {
+      bests.values[n] = -kInfinity<ComputeType<S>>;
+      bests.cells[n] = cell;
+    }
+    return bests;
+  }
+};
+
+// Cells are taken in row-major order. A bin without cells has -infinity at a cell after all others.
+template <class S, bool with_nan>
+__device__ __forceinline__ Bests<S> search(const Tables<S>& tables, const BinCells& bin,
+                                           std::int32_t own) {
+  using T = ComputeType<S>;
+  if (bin.side == 0) return Bests<S>::lowest(static_cast<std::int32_t>(kInt32Max));
+  Bests<S> best = Bests<S>::lowest(bin.first);
+  const std::int32_t last_row = bin.first + bin.down;
+#pragma unroll 1
+  for (std::int32_t row = bin.first; row <= last_row; row += tables.width) {
+    std::int32_t at = tables.cells_at + own + row * tables.cell_bytes;
+    const std::int32_t last = row + bin.across;
+#pragma unroll 1
+    for (std::int32_t cell = row; cell <= last; ++cell, at += tables.cell_bytes) {
+      const Pack<S> pack = load_pack_at<S>(tables.cells, at);
+#pragma unroll
+      for (int n = 0; n < kPerPack<S>; ++n) {
+        const T candidate = widen(pack[n]);
+        const bool replaces = with_nan
+                                  ? static_cast<bool>(MaxOp::replaces(candidate, best.values[n]))
+                                  : candidate > best.values[n];
+        if (replaces) {
+          best.values[n] = candidate;
+          best.cells[n] = cell;
+        }
+      }
+    }
+  }
+  return best;
+}
+
 // How build_tables cuts a map: a block has a row, some columns and some channels.
 struct TableUnits {
   std::int64_t slabs;
@@ -81,7 +170,7 @@ struct TableUnits {
 
   template <class S>
   static SPP_HOST_DEVICE TableUnits of(const FeatureMap& map, std::int64_t table_channels) {
-    return {divide_up(table_channels, tuning::kTablePacks * (16 / sizeof(S))),
+    return {divide_up(table_channels, (16 / sizeof(S)) << tuning::kTablePackBits),
             divide_up(map.width, tuning::kTableCells)};
   }
   SPP_HOST_DEVICE std::int64_t count(const FeatureMap& map) const {
@@ -89,14 +178,17 @@ struct TableUnits {
   }
 };
 
-constexpr std::int64_t kTableShared = 2 * (tuning::kTableCells + 1) * tuning::kTablePacks * 16;
+constexpr std::int64_t kTableShared = (2 * (tuning::kTableCells + 1) * 16)
+                                      << tuning::kTablePackBits;
 
 template <class S>
 __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
     build_tables(const __grid_constant__ RegionJob job) {
-  constexpr int kV = kPerPack<S>;
+  constexpr int kV = kPerPack<S>, kBits = tuning::kTablePackBits;
+  constexpr std::int32_t kPacks = 1 << kBits;
   S* const shared = reinterpret_cast<S*>(dynamic_shared());
-  const std::int32_t packs = tuning::kTablePacks;
+  const auto thread = static_cast<std::int32_t>(threadIdx.x);
+  const auto half = static_cast<std::int32_t>(blockDim.x / 2);
   std::int64_t all = 0;
   for (std::int32_t m = 0; m < job.num_maps; ++m) {
     all += TableUnits::of<S>(job.maps[m], job.table_channels).count(job.maps[m]);
@@ -111,32 +203,52 @@ __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
     }
     const FeatureMap& map = job.maps[m];
     // Channels before columns: blocks that run together read and write whole lines.
-    const std::int64_t channel = unit % units.slabs * packs * kV;
-    const std::int64_t col = unit / units.slabs % units.chunks * tuning::kTableCells;
-    const std::int64_t row = unit / units.slabs / units.chunks % map.height;
-    const std::int64_t image = unit / units.slabs / units.chunks / map.height;
-    // The last row and the last column begin no square; their neighbours outside are themselves.
-    const Span rows = clip({row, row + 2}, map.height);
-    const Span cols = clip({col, col + tuning::kTableCells + 1}, map.width);
-    const std::int32_t width = cols.end - cols.begin;
-    copy_cells<S>(map, {image, channel, packs}, rows, cols, shared);
+    const std::int64_t line = quotient(unit, units.slabs);
+    const std::int64_t channel = (unit - line * units.slabs) * kPacks * kV;
+    const std::int64_t map_row = quotient(line, units.chunks);  // of all images
+    const std::int64_t col = (line - map_row * units.chunks) * tuning::kTableCells;
+    const std::int64_t image = quotient(map_row, map.height);
+    const std::int64_t row = map_row - image * map.height;
+    // The last row and the last column begin no square; what is written for them is not looked up.
+    const auto width =
+        static_cast<std::int32_t>(smaller_of(map.width - col, tuning::kTableCells + 1));
+    const std::int32_t second = row + 1 < map.height && thread >= half ? 1 : 0;
+    const S* const from = static_cast<const S*>(map.data) + image * map.channels * map.cells() +
+                          ((row + second) * map.width + col) * map.cell_stride();
+    // Half of the warps copy a row each, a warp a pack at a time.
+    constexpr std::int32_t kRow = (tuning::kTableCells + 1) << kBits;
+    if (has_packs<S>(map)) {
+      copy_cells<S>(map, from, channel, kBits, width, thread >= half ? thread - half : thread, half,
+                    shared + (thread >= half ? kRow * kV : 0));
+    } else {
+      const std::int32_t lane = thread % 32;
+      for (std::int32_t pack = (thread % half) / 32; pack < kPacks; pack += half / 32) {
+        const S* const own = from + lane * map.cell_stride();
+        if (lane < width) {
+          store_pack(shared + ((thread >= half ? kRow : 0) + (lane << kBits) + pack) * kV,
+                     make_pack<S>([&](int n) {
+                       const std::int64_t of = channel + pack * kV + n;
+                       return own[smaller_of(of, map.channels - 1) * map.plane_stride()];
+                     }));
+        }
+      }
+    }
     __syncthreads();
     S* const cell_table = static_cast<S*>(job.cell_tables[m]);
     S* const square_table = static_cast<S*>(job.square_tables[m]);
-    const std::int32_t down = rows.end - rows.begin == 2 ? width * packs * kV : 0;
-    for (std::int32_t i = threadIdx.x; i < tuning::kTableCells * packs; i += blockDim.x) {
-      const std::int32_t pack = i % packs, here = i / packs;
-      const std::int64_t to_channel = channel + pack * kV;
+    for (std::int32_t i = thread; i < tuning::kTableCells * kPacks; i += blockDim.x) {
+      const std::int32_t here = i >> kBits;
+      const std::int64_t to_channel = channel + (i & (kPacks - 1)) * kV;
       if (here >= width || to_channel >= job.table_channels) continue;
-      const std::int64_t cell = image * map.cells() + row * map.width + col + here;
+      const std::int64_t cell = map_row * map.width + col + here;
       const std::int64_t to = cell * job.table_channels + to_channel;
-      const S* const from = shared + i * kV;
+      const S* const of_cell = shared + i * kV;
       if (cell_table != nullptr && cell_table != map.data) {
-        write_pack(cell_table + to, load_pack(from));
+        write_pack(cell_table + to, load_pack(of_cell));
       }
       if (square_table != nullptr) {
-        const std::int32_t right = here + 1 < width ? packs * kV : 0;
-        write_pack(square_table + to, maximum_of_square(from, down, right));
+        const std::int32_t right = here + 1 < width ? kPacks * kV : 0;
+        write_pack(square_table + to, maximum_of_square(of_cell, kRow * kV, right));
       }
     }
     __syncthreads();  // the next unit overwrites what was read here

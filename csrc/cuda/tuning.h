@@ -53,21 +53,19 @@ constexpr int kGroupChunk = 1024;
 constexpr int kExtentThreads = 256;
 
 // pool_regions: threads of a block; the warps that should fit beside the tables, and those that must;
-// packs of 16 bytes in a slab of channels, and packs that a warp works on at a time, of one region or of
-// several; the most bins of a pyramid.
+// the most packs of 16 bytes in a slab of channels; the most bins of a pyramid.
 constexpr int kRegionThreads = 512;
 constexpr int kRegionGoodWarps = 8;
 constexpr int kRegionMinWarps = 4;
 constexpr std::int32_t kRegionMaxPacks = 4;
-constexpr std::int32_t kRegionPacks = 2;
-constexpr std::int64_t kRegionMaxBins = 1024;
+constexpr std::int64_t kRegionMaxBins = 512;
 // Maps of more than so many times the bytes of the output are not worth copying to shared memory.
 constexpr std::int64_t kRegionMapBytes = 8;
 
 // build_tables: cells of a row and packs of channels in a block; and how many times the bytes of the output
 // tables in global memory may take.
-constexpr std::int64_t kTableCells = 32;
-constexpr std::int32_t kTablePacks = 8;
+constexpr std::int64_t kTableCells = 31;
+constexpr std::int32_t kTablePackBits = 3;
 constexpr std::int64_t kTableBytesOfOutput = 16;
 
 // pool_map_planes: threads of a block, and blocks whose registers must fit on a multiprocessor together;
