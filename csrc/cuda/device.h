@@ -21,6 +21,12 @@ __device__ __forceinline__ void write_vector(Vector* to, Vector value) {
   __stwb(to, value);
 }
 
+// The same number. The compiler computes what is cheap again wherever it is used, in inner loops above all;
+// it cannot compute this again.
+__device__ __forceinline__ std::int32_t once(std::int32_t value) {
+  asm("" : "+r"(value));
+  return value;
+}
 // Conversions by one instruction where core/scalar.h takes many, to the same values.
 __device__ __forceinline__ float to_float(Half value) {
   float result;

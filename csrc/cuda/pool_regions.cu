@@ -67,7 +67,10 @@ bool fits(const RegionJob& job, std::int64_t table_cells, RegionPlan& plan, std:
   const bool with_argmax = job.argmax != nullptr;
   const std::int64_t size = size_of(job.maps[0].dtype), bins = job.pyramid.bins;
   const std::int64_t items = bins << policy.pack_bits;
-  const std::int64_t regions = together(policy.pack_bits, with_argmax);
+  // 16 bytes an item, and banks repeat after 128 bytes.
+  const std::int64_t region_items = (items + 3) / 8 * 8 + 4;
+  policy.region_items = static_cast<std::int32_t>(region_items);
+  const std::int64_t regions = std::int64_t{1} << region_bits(policy.pack_bits, with_argmax);
   const std::int64_t place_bytes = with_argmax ? 16 / size * 4 : 0;
   const std::int64_t table =
       plan.place == TablePlace::kShared ? table_cells * (16 << policy.pack_bits) : 0;
@@ -87,10 +90,10 @@ bool fits(const RegionJob& job, std::int64_t table_cells, RegionPlan& plan, std:
   shared.has_nan = take(4);
   shared.warps = take(0);
   const std::int64_t before = std::exchange(taken, 0);
-  shared.values = take(regions * items * 16);
-  shared.places = take(regions * items * place_bytes);
-  shared.run = take(items * std::max<std::int64_t>(place_bytes, 16));
-  shared.empty = take(regions * bins);
+  shared.values = take(regions * region_items * 16);
+  shared.places = take(regions * region_items * place_bytes);
+  shared.run = take(regions * region_items * std::max<std::int64_t>(place_bytes, 16));
+  shared.empty = take(regions * region_items);
   shared.of_warp = take(0);
   policy.warps = static_cast<std::int32_t>(
       std::clamp<std::int64_t>((room - before) / shared.of_warp, 0, tuning::kRegionThreads / 32));
@@ -119,6 +122,7 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
     policy.pack_bits = 0;
     while (policy.packs() < packs) ++policy.pack_bits;
     packs = policy.packs();
+    policy.cell_bytes = 16 * packs;
     job.table_channels = divide_up(job.channels, packs * per_pack) * packs * per_pack;
   };
   // Offsets in a row of output and among the bins are 32 bits wide.
@@ -150,7 +154,7 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
     const std::int64_t units = job.num_maps * std::max<std::int64_t>(job.batch, 1) * slabs();
     policy.segments = std::clamp<std::int64_t>(
         stream.sms * blocks_of_sm() / units, 1,
-        divide_up(job.regions.count, policy.warps * together(policy.pack_bits, with_argmax)));
+        divide_up(job.regions.count, policy.warps << region_bits(policy.pack_bits, with_argmax)));
     plan.blocks = units * policy.segments;
     return plan;
   }

@@ -35,7 +35,8 @@ struct WarpRegion {
 template <class S, bool with_argmax, int pack_bits>
 struct RegionWarp {
   static constexpr int kV = kPerPack<S>;
-  static constexpr int kTogether = together(pack_bits, with_argmax);
+  static constexpr int kBits = region_bits(pack_bits, with_argmax);
+  static constexpr int kRegions = 1 << kBits;
 
   const RegionJob& job;
   const RegionPolicy& policy;
@@ -52,7 +53,6 @@ struct RegionWarp {
   std::int32_t used;     // its channels that exist
   bool with_nan;         // whether a cell may be NaN
 
-  __device__ __forceinline__ std::int32_t base_items() const { return job.base_bins << pack_bits; }
   __device__ __forceinline__ void put(std::int32_t item, const Bests<S>& best) const {
     store_pack(values + item * kV, make_pack<S>([&](int n) { return narrow<S>(best.values[n]); }));
 #pragma unroll
@@ -71,96 +71,118 @@ struct RegionWarp {
   }
 
   // By selection: an array that is indexed at run time would lie in local memory.
-  static __device__ __forceinline__ WarpRegion one_of(const WarpRegion (&regions)[kTogether],
-                                                      std::int32_t region) {
-    const WarpRegion &first = regions[0], &second = regions[kTogether - 1];
-    const bool is_first = kTogether == 1 || region == 0;
+  static __device__ __forceinline__ WarpRegion one_of(const WarpRegion (&regions)[kRegions],
+                                                      std::int32_t i) {
+    const WarpRegion &first = regions[0], &second = regions[kRegions - 1];
+    const bool is_first = kRegions == 1 || i % 2 == 0;
     return {is_first ? first.row : second.row, is_first ? first.group : second.group,
             is_first ? first.bins : second.bins};
   }
-
   __device__ __forceinline__ BinCells cells_of(const WarpRegion& region, std::int32_t item) const {
     const auto* const first = reinterpret_cast<const unsigned char*>(job.bins);
     const auto at = static_cast<std::uint32_t>(region.bins + (item >> pack_bits) * 16);
     return spp_ext::detail::bit_cast<BinCells>(*reinterpret_cast<const uint4*>(first + at));
   }
 
-  // Calls f(region, item of the region, item) for the items [begin, end) of all regions, a lane each.
+  // Calls f(region, item, pack) for the items [begin, end) of all regions, a lane each, where `pack` is the
+  // place in the warp's memory. The lanes of a round are mostly of one region, whose bins are about alike.
   template <class F>
   __device__ __forceinline__ void for_each(std::int32_t begin, std::int32_t end, const F& f) const {
-    const std::int32_t count = end - begin;
+    const std::int32_t count = once(end - begin);
 #pragma unroll 1
-    for (std::int32_t i = lane; i < kTogether * count; i += 32) {
-      const std::int32_t region = kTogether == 2 && i >= count ? 1 : 0;
+    for (std::int32_t i = lane; i < count << kBits; i += 32) {
+      const std::int32_t region = kRegions == 2 && i >= count ? 1 : 0;
       const std::int32_t item = begin + i - region * count;
-      f(region, item, region * items + item);
+      f(region, item, region * policy.region_items + item);
+    }
+    __syncwarp();
+  }
+  // The same with the regions side by side: lanes are of one level, whose bins have as many parts.
+  template <class F>
+  __device__ __forceinline__ void for_each_side_by_side(std::int32_t begin, std::int32_t end,
+                                                        const F& f) const {
+    const std::int32_t region = lane & (kRegions - 1);
+    const std::int32_t first = once(region * policy.region_items);
+#pragma unroll 1
+    for (std::int32_t item = begin + (lane >> kBits); item < end; item += 32 >> kBits) {
+      f(item, first + item);
     }
     __syncwarp();
   }
 
   // Base bins. True if a bin of this lane's has no cell.
   template <class TablesOf>
-  __device__ __forceinline__ bool pool_base(const WarpRegion (&regions)[kTogether],
+  __device__ __forceinline__ bool pool_base(const WarpRegion (&regions)[kRegions],
                                             const TablesOf& tables_of) const {
     std::int32_t least_side = 2;
-    for_each(0, base_items(), [&](std::int32_t region, std::int32_t item, std::int32_t to) {
-      const WarpRegion of = one_of(regions, region);
-      if (of.group < 0) return;
-      const BinCells bin = cells_of(of, item);
-      const std::int32_t own = (item & ((1 << pack_bits) - 1)) * 16;
-      const Tables<S> tables = tables_of(of.group);
-      if constexpr (with_argmax) {
-        put(to, with_nan ? search<S, true>(tables, bin, own) : search<S, false>(tables, bin, own));
-      } else {
-        store_pack(values + to * kV, look_up(tables, bin, own));
-      }
-      least_side = bin.side < least_side ? bin.side : least_side;
-    });
+    for_each(0, job.base_bins << pack_bits,
+             [&](std::int32_t region, std::int32_t item, std::int32_t pack) {
+               const WarpRegion of = one_of(regions, region);
+               const BinCells bin = cells_of(of, item);
+               const std::int32_t own = (item & ((1 << pack_bits) - 1)) * 16;
+               const Tables<S> tables = tables_of(of.group);
+               if constexpr (with_argmax) {
+                 put(pack, with_nan ? search<S, true>(tables, bin, own)
+                                    : search<S, false>(tables, bin, own));
+               } else {
+                 store_pack(values + pack * kV, look_up(tables, bin, own));
+               }
+               least_side = bin.side < least_side ? bin.side : least_side;
+             });
     return least_side == 0;
   }
 
-  // Calls f(part) for the packs, in bytes, that a derived item of a region is merged from.
+  // Calls f(part) for the packs, in bytes from `values`, that derived item `item` is merged from. `pack` is
+  // its own place.
   template <class F>
-  __device__ __forceinline__ void for_each_part(const DerivedItem& entry, std::int32_t region,
+  __device__ __forceinline__ void for_each_part(std::int32_t item, std::int32_t pack,
                                                 const F& f) const {
-    std::int32_t row = region * items * 16 + entry.from;
-    const std::int32_t across = entry.across, stride = entry.stride;
-    const std::int32_t end = row + entry.down * stride;
+    const DerivedItem entry = derived[item - (job.base_bins << pack_bits)];
+    std::int32_t row = entry.from + (pack - item) * 16;
+    std::int32_t down = entry.down;
 #pragma unroll 1
-    for (; row < end; row += stride) {
-      const std::int32_t last = row + across;
+    do {
+      std::int32_t part = row;
+      std::int32_t left = entry.across;
 #pragma unroll 1
-      for (std::int32_t part = row; part < last; part += 16 << pack_bits) f(part);
-    }
+      do {
+        f(part);
+        part += 16 << pack_bits;
+        left -= 16 << pack_bits;
+      } while (left > 0);
+      row += entry.stride;
+    } while (--down > 0);
   }
   __device__ __forceinline__ Pack<S> value_at(std::int32_t bytes) const {
     return load_pack_at<S>(reinterpret_cast<const unsigned char*>(values), bytes);
   }
 
-  // Derived bins, round after round.
-  __device__ __forceinline__ void merge() const {
-    std::int32_t begin = base_items();
+  // Calls f(item, pack) for all derived items, round after round.
+  template <class F>
+  __device__ __forceinline__ void for_each_derived(const F& f) const {
+    std::int32_t begin = job.base_bins << pack_bits;
+#pragma unroll 1
     for (std::int32_t round = 0; round < policy.rounds; ++round) {
       const std::int32_t end = policy.round_ends[round] << pack_bits;
-      for_each(begin, end, [&](std::int32_t region, std::int32_t item, std::int32_t to) {
-        const DerivedItem entry = derived[item - base_items()];
-        if constexpr (with_argmax) {
-          put(to, with_nan ? merge_bests<true>(entry, region) : merge_bests<false>(entry, region));
-        } else {
-          Pack<S> best = lowest_pack<S>();
-          for_each_part(entry, region,
-                        [&](std::int32_t part) { best = maximum(best, value_at(part)); });
-          store_pack(values + to * kV, best);
-        }
-      });
+      for_each_side_by_side(begin, end, f);
       begin = end;
     }
   }
+  __device__ __forceinline__ void merge() const {
+    for_each_derived([&](std::int32_t item, std::int32_t pack) {
+      if constexpr (with_argmax) {
+        put(pack, with_nan ? merge_bests<true>(item, pack) : merge_bests<false>(item, pack));
+      } else {
+        Pack<S> best = lowest_pack<S>();
+        for_each_part(item, pack, [&](std::int32_t part) { best = maximum(best, value_at(part)); });
+        store_pack(values + pack * kV, best);
+      }
+    });
+  }
   template <bool nan>
-  __device__ __forceinline__ Bests<S> merge_bests(const DerivedItem& entry,
-                                                  std::int32_t region) const {
+  __device__ __forceinline__ Bests<S> merge_bests(std::int32_t item, std::int32_t own_pack) const {
     Bests<S> best = Bests<S>::lowest(static_cast<std::int32_t>(kInt32Max));
-    for_each_part(entry, region, [&](std::int32_t part) {
+    for_each_part(item, own_pack, [&](std::int32_t part) {
       constexpr int kCells = kV < 4 ? kV : 4;
       const Pack<S> pack = value_at(part);
       const std::int32_t* const own = places + part / static_cast<std::int32_t>(sizeof(S));
@@ -186,81 +208,81 @@ struct RegionWarp {
   }
 
   // Bins without a cell become 0, argmax -1. A derived bin is empty if all its parts are.
-  __device__ __forceinline__ void clear_empty(const WarpRegion (&regions)[kTogether]) const {
-    const std::int32_t bins = items >> pack_bits;
-    for_each(0, base_items(), [&](std::int32_t region, std::int32_t item, std::int32_t to) {
-      const WarpRegion of = one_of(regions, region);
-      empty[to >> pack_bits] = of.group >= 0 && cells_of(of, item).side == 0;
+  __device__ __forceinline__ void clear_empty(const WarpRegion (&regions)[kRegions]) const {
+    for_each(0, job.base_bins << pack_bits,
+             [&](std::int32_t region, std::int32_t item, std::int32_t pack) {
+               empty[pack] = cells_of(one_of(regions, region), item).side == 0;
+             });
+    for_each_derived([&](std::int32_t item, std::int32_t pack) {
+      bool all = true;
+      for_each_part(item, pack, [&](std::int32_t part) { all &= empty[part / 16] != 0; });
+      empty[pack] = all;
     });
-    std::int32_t begin = base_items();
-    for (std::int32_t round = 0; round < policy.rounds; ++round) {
-      const std::int32_t end = policy.round_ends[round] << pack_bits;
-      for_each(begin, end, [&](std::int32_t region, std::int32_t item, std::int32_t to) {
-        bool all = true;
-        for_each_part(derived[item - base_items()], region,
-                      [&](std::int32_t part) { all &= empty[part / (16 << pack_bits)] != 0; });
-        empty[to >> pack_bits] = all;
-      });
-      begin = end;
-    }
-    for_each(0, bins << pack_bits, [&](std::int32_t, std::int32_t, std::int32_t to) {
-      if (empty[to >> pack_bits] != 0) put_all(to, S{}, -1);
+    for_each(0, items, [&](std::int32_t region, std::int32_t, std::int32_t pack) {
+      if (empty[pack] == 0) return;
+      // All bins of a region that cannot be pooled are prepared as empty.
+      const bool sound = one_of(regions, region).group >= 0;
+      put_all(pack, sound ? S{} : narrow<S>(kNaN<ComputeType<S>>), -1);
     });
   }
 
-  __device__ __forceinline__ void fill_with_nan(std::int32_t region) const {
-    for (std::int32_t i = lane; i < items; i += 32) {
-      put_all(region * items + i, narrow<S>(kNaN<ComputeType<S>>), -1);
-    }
-    __syncwarp();
-  }
-
-  // Turns packs of channels into the order of a row of output, and writes them there.
+  // Turns packs of channels into the order of rows of output, and writes them there.
   template <class E>
-  __device__ __forceinline__ void write(std::int32_t row, const E* from, E* output) const {
+  __device__ __forceinline__ void write(const WarpRegion (&regions)[kRegions], const E* from,
+                                        E* output) const {
     // A pack of values and one of places may differ in length; the shorter is aligned for both.
     constexpr int kW = kPerPack<E> < kV ? kPerPack<E> : kV;
-    E* const own_run = reinterpret_cast<E*>(run);
-    E* const to_row = output + row * (job.channels * job.output_bins);
+    constexpr int kLanes = 32 / kRegions;  // of each region, whose packs alternate
+    const std::int32_t region = lane & (kRegions - 1), own = lane >> kBits;
+    const std::int32_t first = region * policy.region_items * kV;
+    E* const own_run = reinterpret_cast<E*>(run) + first;
+    E* const own_row = output + one_of(regions, region).row * (job.channels * job.output_bins);
     if (policy.aligned) {
-      const RunItem* item = to_run + lane;
-      const E* const end = from + items * kV;
+      const RunItem* item = to_run + own;
+      const E* at = from + first + own * kV;
 #pragma unroll 1
-      for (const E* pack_at = from + lane * kV; pack_at < end; pack_at += 32 * kV, item += 32) {
+      for (std::int32_t left = once(items - own); left > 0; left -= kLanes) {
         const RunItem run_item = *item;
         E* to = own_run + run_item.to;
 #pragma unroll
         for (int n = 0; n < kV; n += kW) {
-          const Pack<E, kW> pack = load_pack<E, kW>(pack_at + n);
+          const Pack<E, kW> pack = load_pack<E, kW>(at + n);
 #pragma unroll
           for (int k = 0; k < kW; ++k, to += run_item.step) *to = pack[k];
         }
+        at += kLanes * kV;
+        item += kLanes;
       }
       __syncwarp();
       // Lanes side by side take the parts of a pack.
       constexpr int kParts = kV / kW;
-      const std::int32_t* row_at = from_run + lane / kParts;
-      const E* const run_end = own_run + (items >> pack_bits) * used;
-      E* const to_part = to_row + lane % kParts * kW;
+      const std::int32_t* row_at = from_run + own / kParts;
+      auto* const to_part = reinterpret_cast<unsigned char*>(own_row + own % kParts * kW);
+      const E* run_at = own_run + own * kW;
 #pragma unroll 1
-      for (const E* at = own_run + lane * kW; at < run_end; at += 32 * kW, row_at += 32 / kParts) {
-        write_pack(to_part + *row_at, load_pack<E, kW>(at));
+      for (std::int32_t left = once((items >> pack_bits) * used / kW - own); left > 0;
+           left -= kLanes) {
+        const auto bytes =
+            static_cast<std::uint32_t>(*row_at) * static_cast<std::uint32_t>(sizeof(E));
+        write_pack(reinterpret_cast<E*>(to_part + bytes), load_pack<E, kW>(run_at));
+        run_at += kLanes * kW;
+        row_at += kLanes / kParts;
       }
     } else {
-      for (std::int32_t i = lane; i < items; i += 32) {
+      for (std::int32_t i = own; i < items; i += kLanes) {
         const RunItem item = to_run[i];
-        const std::int32_t first = (i & ((1 << pack_bits) - 1)) * kV;
-        for (int n = 0; n < kV && first + n < used; ++n) {
-          own_run[item.to + n * item.step] = from[i * kV + n];
+        const std::int32_t own_channel = (i & ((1 << pack_bits) - 1)) * kV;
+        for (int n = 0; n < kV && own_channel + n < used; ++n) {
+          own_run[item.to + n * item.step] = from[first + i * kV + n];
         }
       }
       __syncwarp();
       const PyramidView pyramid = job.pyramid.view();
       for (std::int32_t l = 0; l < pyramid.num_levels; ++l) {
         const auto bins = static_cast<std::int32_t>(pyramid.levels[l].bins);
-        E* const to = to_row + job.output_index(l, 0, channel, 0);
+        E* const to = own_row + job.output_index(l, 0, channel, 0);
         const E* const of_level = own_run + pyramid.levels[l].first_bin * used;
-        for (std::int32_t i = lane; i < bins * used; i += 32) {
+        for (std::int32_t i = own; i < bins * used; i += kLanes) {
           const std::int32_t of_channel = i / bins;
           to[of_channel * job.output_levels[l].level.bins + i - of_channel * bins] = of_level[i];
         }
@@ -269,22 +291,14 @@ struct RegionWarp {
     __syncwarp();
   }
 
-  // Pools `count` regions. Where they are fewer than kTogether, the others repeat one and are not written.
   template <class TablesOf>
-  __device__ __forceinline__ void pool(const WarpRegion (&regions)[kTogether], std::int32_t count,
+  __device__ __forceinline__ void pool(const WarpRegion (&regions)[kRegions],
                                        const TablesOf& tables_of) const {
     const bool any_empty = pool_base(regions, tables_of);
     merge();
     if (__any_sync(0xffffffffu, any_empty)) clear_empty(regions);
-#pragma unroll
-    for (int region = 0; region < kTogether; ++region) {
-      if (region >= count) break;
-      if (regions[region].group < 0) fill_with_nan(region);
-      write(regions[region].row, values + region * items * kV, static_cast<S*>(job.output));
-      if constexpr (with_argmax) {
-        write(regions[region].row, places + region * items * kV, job.argmax);
-      }
-    }
+    write(regions, values, static_cast<S*>(job.output));
+    if constexpr (with_argmax) write(regions, places, job.argmax);
   }
 };
 
@@ -307,8 +321,8 @@ template <class S, bool with_argmax, bool staged, int pack_bits>
 __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
     pool_regions(const __grid_constant__ RegionJob job,
                  const __grid_constant__ RegionPolicy policy) {
-  constexpr int kV = kPerPack<S>, kSlab = kV << pack_bits,
-                kTogether = together(pack_bits, with_argmax);
+  constexpr int kV = kPerPack<S>, kSlab = kV << pack_bits;
+  constexpr int kBits = region_bits(pack_bits, with_argmax), kRegions = 1 << kBits;
   unsigned char* const shared = dynamic_shared();
   const RegionShared& parts = policy.shared;
   S* const cells = reinterpret_cast<S*>(shared + parts.cells);
@@ -373,12 +387,15 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
         unit.channel,
         used,
         !staged || *has_nan != 0};
-    const Tables<S> staged_tables{shared,        shared,          parts.cells,
-                                  parts.squares, 16 << pack_bits, width};
+    const std::int32_t cell_bytes = once(policy.cell_bytes);
+    const Tables<S> staged_tables{shared,        shared,     parts.cells,
+                                  parts.squares, cell_bytes, once(cell_bytes * width),
+                                  once(width)};
     const auto tables_of = [&](std::int32_t group) -> Tables<S> {
       if constexpr (staged) {
         return staged_tables;
       } else {
+        if (group < 0) group = 0;  // of a region whose bins are empty
         const auto of = static_cast<std::int32_t>(group / job.batch);
         const std::int64_t first =
             (group % job.batch * job.maps[of].cells() * job.table_channels + unit.channel) *
@@ -388,6 +405,7 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
                 0,
                 0,
                 static_cast<std::int32_t>(job.table_channels * sizeof(S)),
+                static_cast<std::int32_t>(job.table_channels * sizeof(S) * job.maps[of].width),
                 static_cast<std::int32_t>(job.maps[of].width)};
       }
     };
@@ -403,21 +421,19 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
       const bool mine = staged ? owner == unit.group : owner >= 0;
       unsigned chosen = __ballot_sync(0xffffffffu, mine);
       while (chosen != 0) {
-        std::int32_t count = 0, from = 0;
-        WarpRegion regions[kTogether];
+        // Where regions run out, the last one is pooled and written twice.
+        WarpRegion regions[kRegions];
+        std::int32_t from = 0;
 #pragma unroll
-        for (int i = 0; i < kTogether; ++i) {
-          if (chosen != 0) {
-            from = __ffs(static_cast<int>(chosen)) - 1;
-            chosen &= chosen - 1;
-            ++count;
-          }
+        for (int i = 0; i < kRegions; ++i) {
+          if (chosen != 0) from = __ffs(static_cast<int>(chosen)) - 1;
+          chosen &= chosen - 1;
           const auto of_row = static_cast<std::int32_t>(row);
           regions[i].row = __shfl_sync(0xffffffffu, of_row, from);
           regions[i].group = __shfl_sync(0xffffffffu, group, from);
           regions[i].bins = __shfl_sync(0xffffffffu, of_row * job.base_bins * 16, from);
         }
-        pool.pool(regions, count, tables_of);
+        pool.pool(regions, tables_of);
       }
     }
     __syncthreads();  // the next unit overwrites the tables

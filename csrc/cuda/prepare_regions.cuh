@@ -39,10 +39,12 @@ __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
     const std::int64_t bin = i - row * job.base_bins;
     const std::int32_t group = job.find_group(row);
     if (bin == 0) job.groups[row] = group;
-    if (group < 0) continue;
-    const auto map = static_cast<std::int32_t>(quotient(group, job.batch));
-    job.bins[i] =
-        job.cells_of(base_bin_of(pyramid, job.window_of(row, map), job.maps[map], bin), map);
+    BinCells cells{0, 0, 0, 0};
+    if (group >= 0) {
+      const auto map = static_cast<std::int32_t>(quotient(group, job.batch));
+      cells = job.cells_of(base_bin_of(pyramid, job.window_of(row, map), job.maps[map], bin), map);
+    }
+    job.bins[i] = cells;
   }
 }
 

@@ -1,8 +1,8 @@
 // What the lanes of a warp do is the same for every region, so pool_regions lists it in shared memory once
-// a block. A warp holds the packs of a region in the order in which it makes them, base bins before derived
-// ones: a pack's *item* is its place there, and a bin's packs are neighbours.
+// a block. A warp holds the packs of a region in the order in which it makes them, base bins before derived ones;
+// a pack's *item* is its place there:
 //
-//   items     [base bins of the base levels][derived bins, round after round], `packs` items each
+//   items   [base bins of the base levels][derived bins, round after round], `packs` items each
 //
 // A *run* is the part of a region's output that belongs to a slab of channels: level after level, in a
 // level channel after channel, as a row of output is.
@@ -29,16 +29,19 @@ struct RegionShared {
   std::int32_t has_nan;  // int32, whether any cell of the table is NaN
   std::int32_t warps;    // [warps] of the following, in bytes from their start
   std::int32_t of_warp;  // bytes of one
-  std::int32_t values;   // S [together][items], V channels each
+  std::int32_t values;   // S [regions][region_items], V channels each
   std::int32_t places;   // int32 alike, the cells of the values, with argmax
-  std::int32_t run;      // S or int32 [items], V channels each
-  std::int32_t empty;    // uint8 [together][bins]
+  std::int32_t run;      // S or int32 [regions][region_items], V channels each
+  std::int32_t empty;    // uint8 [regions][region_items]
 };
 
 struct RegionPolicy {
-  std::int32_t pack_bits;  // a slab has 1 << pack_bits packs of channels
-  std::int32_t warps;      // of a block
-  std::int64_t segments;   // blocks that share the regions of a slab
+  std::int32_t pack_bits;   // a slab has 1 << pack_bits packs of channels
+  std::int32_t cell_bytes;  // of a slab
+  std::int32_t
+      region_items;  // items of a region, and some more so that two regions lie in different banks
+  std::int32_t warps;     // of a block
+  std::int64_t segments;  // blocks that share the regions of a slab
   std::int32_t
       aligned;  // whether each level of a slab is whole packs of one run of a row of output
   // Derived bins are merged in rounds: all that need only base bins and bins of earlier rounds.
@@ -49,9 +52,9 @@ struct RegionPolicy {
   SPP_HOST_DEVICE std::int32_t packs() const { return 1 << pack_bits; }
 };
 
-// Regions that a warp pools side by side, so that its lanes are busy however few packs a slab has.
-SPP_HOST_DEVICE constexpr int together(int pack_bits, bool with_argmax) {
-  return pack_bits + with_argmax < 2 ? 2 : 1;
+// A warp pools 1 << region_bits regions side by side, so that its lanes are busy however few packs a slab has.
+SPP_HOST_DEVICE constexpr int region_bits(int pack_bits, bool with_argmax) {
+  return pack_bits + with_argmax < 2 ? 1 : 0;
 }
 
 // The rectangle of packs that a pack of a derived bin is merged from, in bytes of a warp's values.
@@ -63,7 +66,7 @@ struct alignas(8) DerivedItem {
 };
 
 // Where the numbers of a pack go in a run: the first, and how far apart they are.
-struct RunItem {
+struct alignas(4) RunItem {
   std::uint16_t to;
   std::uint16_t step;
 };

@@ -78,6 +78,7 @@ struct Tables {
   std::int32_t cells_at;  // where the tables begin
   std::int32_t squares_at;
   std::int32_t cell_bytes;
+  std::int32_t row_bytes;
   std::int32_t width;  // of the map
 };
 
@@ -93,11 +94,12 @@ __device__ __forceinline__ Pack<S> look_up(const Tables<S>& tables, const BinCel
   Pack<S> best = lowest_pack<S>();
   if (bin.side == 0) return best;
   const unsigned char* const memory = bin.side == 2 ? tables.squares : tables.cells;
-  const std::int32_t across = bin.side * tables.cell_bytes, down = across * tables.width;
-  const std::int32_t to_last = bin.across * tables.cell_bytes;
+  const std::int32_t across = once(tables.cell_bytes << (bin.side - 1));
+  const std::int32_t down = once(tables.row_bytes << (bin.side - 1));
+  const std::int32_t to_last = once(bin.across * tables.cell_bytes);
   std::int32_t row =
       (bin.side == 2 ? tables.squares_at : tables.cells_at) + own + bin.first * tables.cell_bytes;
-  const std::int32_t last_row = row + bin.down * tables.cell_bytes;
+  const std::int32_t last_row = once(row + bin.down * tables.cell_bytes);
 #pragma unroll 1
   while (true) {
     std::int32_t at = row;
