@@ -29,6 +29,7 @@ from .execute import Modules, execute
 from .gpus import GPU, GPUS
 from .predict import Footprint, Prediction, of_call, predict
 from .record import Launch, build, launches
+from .scoreboard import timings
 from .weights import Weights
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,10 @@ class Model:
         self.blocks = blocks
         self.library = Path(os.environ["SPP_EXT_SIMT_LIBRARY"])
         self.weights = Weights()
+        # One run counts for all GPUs of one PTX, and keeps the clocks of each.
+        self.timings = {
+            gpu.ptx: timings([other for other in self.gpus if other.ptx == gpu.ptx], self.weights) for gpu in self.gpus
+        }
         self.modules = Modules()
         self.registers = {gpu.architecture: registers.of_kernels(gpu.architecture) for gpu in self.gpus}
         self.naive_registers = {
@@ -127,7 +132,8 @@ class Model:
             last = len(counts) == number - 1
             few = max(2, min(self.blocks, THREADS // launch.threads))
             sample = launch.grid if launch.grid <= ALL_BLOCKS and not last else few
-            counts.append((launch, execute(self.modules.ours(gpu.ptx), launch, spread(launch.grid, sample))))
+            blocks = spread(launch.grid, sample)
+            counts.append((launch, execute(self.modules.ours(gpu.ptx), launch, blocks, self.timings[gpu.ptx])))
             return not last and sample < launch.grid
 
         with launches(self.library, gpu, run), marked_memory():
@@ -156,7 +162,8 @@ class Model:
         found = {}
         for ptx, group in itertools.groupby(self.gpus, lambda gpu: gpu.ptx):
             counted = [
-                execute(self.modules.naive(ptx), launch, spread(launch.grid, NAIVE_BLOCKS)) for launch in plan.launches
+                execute(self.modules.naive(ptx), launch, spread(launch.grid, NAIVE_BLOCKS), self.timings[ptx])
+                for launch in plan.launches
             ]
             for gpu in group:
                 predictions = []
