@@ -128,11 +128,13 @@ class Stretch:
         places: Mapping[str, int],
         timings: Sequence[Timing],
     ) -> None:
-        """Args:
-        instructions: in the order of the program.
-        declared: prefixes of registers.
-        places: register -> its place in a board, for those that any stretch takes from outside.
-        timings: what instructions take.
+        """Works the constants out.
+
+        Args:
+            instructions: in the order of the program.
+            declared: prefixes of registers.
+            places: register -> its place in a board, for those that any stretch takes from outside.
+            timings: what instructions take.
         """
         names = exposed(instructions, declared)
         shape = (1 + len(names), len(timings))
@@ -142,7 +144,7 @@ class Stretch:
         for column, name in enumerate(names):
             ready[name] = np.full(shape, NEVER)
             ready[name][1 + column] = 0
-        begins, issues = [np.full(shape, NEVER)], [np.zeros(len(timings))]
+        begins, issues = [now], [np.zeros(len(timings))]
         written: dict[str, None] = {}
         for one in instructions:
             sources, targets = sources_and_targets(one, declared)
