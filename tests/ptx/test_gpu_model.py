@@ -1,13 +1,15 @@
 """The model that predicts times: occupancy, the formula on made-up counts, the weights, the table."""
 
+import math
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import report as benchmarks_report
-from tools.gpu_model import predict, report, weights
+from tools.gpu_model import predict, report, table, weights
 from tools.gpu_model.counts import Clocks
 from tools.gpu_model.gpus import GPUS, occupancy
 from tools.gpu_model.scoreboard import FROM_DRAM, FROM_L2
@@ -182,6 +184,26 @@ def test_what_blocks_share_comes_from_dram_once_and_again_where_l2_is_too_small(
     )
     assert small == pytest.approx(20e6)
     assert large > 3e9
+
+
+@pytest.mark.parametrize("waves", [1, 3])
+def test_what_blocks_share_comes_once_for_those_that_are_there_together(waves):
+    blocks = waves * 132 * 8
+    sectors = blocks * 10_000  # of which all blocks ask for the same 200 MB, four times what L2 holds
+    loads = Traffic(blocks * 2500, sectors, sectors, sectors)
+    found = predicted(grid=blocks, blocks=blocks, global_loads=loads, footprint=predict.Footprint(200e6, 0)).dram_bytes
+    held = 0.75 if waves > 1 else 0  # the share of what comes again that L2 does not have
+    assert found == pytest.approx(200e6 * (1 + held * (waves - 1)), rel=0.03)
+
+
+def test_a_launch_reads_the_inputs_and_what_those_before_wrote():
+    def launch(stored, atomic, blocks):
+        return MadeUp(grid=100, blocks=blocks, global_stores=Traffic(distinct=stored), atomics=Traffic(distinct=atomic))
+
+    call = SimpleNamespace(read_bytes=1000, written=50)
+    found = table.footprints(call, [launch(7, 0, 100), launch(0, 3, 50), launch(9, 9, 100)])
+    assert [one.reads for one in found] == [1000, 1000 + 7 * 32, 1000 + 7 * 32 + 2 * 3 * 32]
+    assert [one.writes for one in found] == [math.inf, math.inf, 50]
 
 
 def test_a_call_adds_its_launches_up():

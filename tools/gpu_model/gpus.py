@@ -36,7 +36,7 @@ class GPU:
     register_unit: int = 256  # to a warp
     warp_unit: int = 4  # warps share registers in groups of so many, one in each quarter
     issue: float = 4.0  # warp instructions a clock
-    fp64_clocks: float = 8.0  # from a double to its use
+    fp64_clocks: float = 8.0  # roughly, from a double to its use
     launch: float = 2.5e-6  # seconds from launch to launch
 
     @property

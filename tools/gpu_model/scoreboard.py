@@ -8,7 +8,7 @@ between labels, branches and barriers is a stretch, which ptxas may schedule as 
     a register is ready the latency of its instruction after that has begun;
     the stretch ends when all have been issued, one machine instruction a clock.
 
-The last is what a load costs that is used in its stretch: no instruction of the next begins before. One that is used
+So a load that is used in its stretch holds the warp up, for no instruction of the next begins before. One that is used
 later has that long to arrive: it was fetched ahead. PTX that takes no machine instruction, such as most moves, gives a
 value a second name and waits for nothing. A barrier takes all warps of a block to the latest of their clocks.
 
@@ -16,8 +16,9 @@ All of that is additions and maxima, and so is a stretch as a whole: clock and r
 clock and registers before it, each plus a constant. The constants are found once, and a stretch costs the interpreter
 a few operations on small arrays however long it is.
 
-What it leaves out: bank conflicts and lines that a load is split into (which the formula counts for the multiprocessor
-as a whole), what a branch costs beyond its predicate, and that registers may be too few for so many loads ahead.
+What it leaves out: bank conflicts and the lines that a load is split into, which the formula counts for a whole
+multiprocessor; what a branch costs beyond its predicate; the issue of instructions that wait for different registers
+from before, of which the longest kind alone is counted; that registers may be too few for so many loads ahead.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from .weights import Weights
 
 Array = NDArray[Any]
 
-FROM_DRAM, FROM_L2 = 600.0, 280.0  # clocks from a load of global memory to its use
+FROM_DRAM, FROM_L2 = 600.0, 280.0  # clocks from a load of global memory to its use, in round numbers for all GPUs
 SHARED = 28.0
 EXCHANGE = 25.0  # what lanes of a warp tell each other
 ARITHMETIC = 4.0  # of each machine instruction, one after the other

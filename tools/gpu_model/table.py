@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import math
 import multiprocessing
 import os
 import subprocess
@@ -25,9 +26,10 @@ from spp_ext.cli.tables import as_text
 
 from . import naive, registers, report
 from .calls import Call, Data, calls, make
+from .counts import Counts
 from .execute import Modules, execute
 from .gpus import GPU, GPUS
-from .predict import Footprint, Prediction, of_call, predict
+from .predict import SECTOR, Footprint, Prediction, of_call, predict
 from .record import Launch, build, launches
 from .scoreboard import timings
 from .weights import Weights
@@ -81,6 +83,15 @@ def compare(got: Tensor, expected: Tensor, what: str) -> int:
     if not written.any():
         raise RuntimeError(f"{what}: the blocks that were run wrote nothing")
     return int(written.sum())
+
+
+def footprints(call: Call, counted: Sequence[Counts]) -> list[Footprint]:
+    """Of the launches of a call: they read its inputs and what those before wrote, and the last writes its result."""
+    found, before = [], 0.0
+    for counts in counted:
+        found.append(Footprint(call.read_bytes + before, call.written if counts is counted[-1] else math.inf))
+        before += (counts.global_stores.distinct + counts.atomics.distinct) * SECTOR * counts.grid / counts.blocks
+    return found
 
 
 class Model:
@@ -144,11 +155,9 @@ class Model:
 
     def _predict(self, call: Call, gpu: GPU, counted: list[Any]) -> tuple[Prediction, list[Any]]:
         predictions, summary = [], []
-        for number, (launch, counts) in enumerate(counted):
+        reached = footprints(call, [counts for _, counts in counted])
+        for number, ((launch, counts), footprint) in enumerate(zip(counted, reached, strict=True)):
             used, static = self.registers[gpu.architecture][launch.kernel]
-            # Scratch is no more than twice what a call reads and writes.
-            last = number == len(counted) - 1
-            footprint = Footprint(call.read_bytes * (1 if number == 0 else 2), call.written * (1 if last else 2))
             warm = number > 0 and call.read_bytes + call.written < gpu.l2_size
             one = predict(counts, used, gpu, self.weights, footprint, warm, static)
             predictions.append(one)
