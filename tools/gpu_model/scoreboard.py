@@ -18,7 +18,8 @@ a few operations on small arrays however long it is.
 
 What it leaves out: bank conflicts and the lines that a load is split into, which the formula counts for a whole
 multiprocessor; what a branch costs beyond its predicate; the issue of instructions that wait for different registers
-from before, of which the longest kind alone is counted; that registers may be too few for so many loads ahead.
+from before, of which the longest kind alone is counted; what the first-level cache holds, which is taken to come from
+L2; that registers may be too few for so many loads ahead, and that ptxas may unroll a loop once more.
 """
 
 from __future__ import annotations
