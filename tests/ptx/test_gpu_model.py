@@ -1,14 +1,18 @@
 """The model that predicts times: occupancy, the formula on made-up counts, the weights, the table."""
 
+import math
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import report as benchmarks_report
-from tools.gpu_model import predict, report, weights
+from tools.gpu_model import predict, report, table, weights
+from tools.gpu_model.counts import Clocks
 from tools.gpu_model.gpus import GPUS, occupancy
+from tools.gpu_model.scoreboard import FROM_DRAM, FROM_L2
 
 H100, A100, RTX_4090, T4 = (GPUS[key] for key in ("h100", "a100", "4090", "t4"))
 
@@ -78,7 +82,16 @@ class MadeUp:
     shared_stores: Traffic = field(default_factory=Traffic)
     atomics: Traffic = field(default_factory=Traffic)
     barriers: int = 0
-    longest: int = 1
+    clocks: dict = field(default_factory=lambda: clocks(0, 0))
+
+
+def clocks(dram, l2, more=0):
+    """The clocks of blocks by where loads come from; the longest block takes ``more`` than the mean."""
+    return {
+        (gpu.architecture, load): Clocks(mean, mean + more)
+        for gpu in GPUS.values()
+        for load, mean in ((FROM_DRAM, dram), (FROM_L2, l2))
+    }
 
 
 WEIGHTS = weights.Weights()
@@ -93,23 +106,25 @@ def test_streaming_is_bound_by_dram_and_takes_the_bytes_over_the_rate():
     sectors = 100 * 800 * 4
     loads = Traffic(100 * 800, sectors, sectors, sectors)
     found = predicted(
-        global_loads=loads, forms=Counter({"ld.global.v4.f32": 100 * 800, "max.f32": 100 * 800}), longest=200
+        global_loads=loads,
+        forms=Counter({"ld.global.v4.f32": 100 * 800, "max.f32": 100 * 800}),
+        clocks=clocks(2000, 1000),
     )
     assert found.resource == "DRAM"
     assert found.seconds == pytest.approx(sectors * 132 * 32 / (0.85 * 3.0e12))
 
 
 def test_arithmetic_is_bound_by_issue():
-    found = predicted(forms=Counter({"add.s32": 10_000_000, "fma.rn.f32": 10_000_000}), longest=10)
+    found = predicted(forms=Counter({"add.s32": 10_000_000, "fma.rn.f32": 10_000_000}))
     assert found.resource == "issue"
     assert found.seconds == pytest.approx(20_000_000 * 132 / (132 * 0.65 * 4 * 1.755e9))
 
 
 def test_one_kind_of_arithmetic_is_bound_by_the_part_that_does_it():
-    assert predicted(forms=Counter({"lop3.b32": 10_000_000}), longest=10).resource == "alu"
-    assert predicted(forms=Counter({"popc.b32": 10_000_000}), longest=10).resource == "xu"
+    assert predicted(forms=Counter({"lop3.b32": 10_000_000})).resource == "alu"
+    assert predicted(forms=Counter({"popc.b32": 10_000_000})).resource == "xu"
     doubles = Counter({"add.f64": 10_000_000})
-    professional, consumer = (predicted(gpu=gpu, forms=doubles, longest=10) for gpu in (H100, RTX_4090))
+    professional, consumer = (predicted(gpu=gpu, forms=doubles) for gpu in (H100, RTX_4090))
     assert professional.resource == consumer.resource == "fp64"
     assert consumer.seconds > 20 * professional.seconds
 
@@ -117,7 +132,7 @@ def test_one_kind_of_arithmetic_is_bound_by_the_part_that_does_it():
 def test_bank_conflicts_are_bound_by_l1():
     loads = {requests: Traffic(requests=1_000_000, wavefronts=requests * 1_000_000) for requests in (1, 32)}
     forms = Counter({"ld.shared.f32": 1_000_000, "add.f32": 3_000_000})
-    free, conflicting = (predicted(shared_loads=loads[ways], forms=forms, longest=10) for ways in (1, 32))
+    free, conflicting = (predicted(shared_loads=loads[ways], forms=forms) for ways in (1, 32))
     assert free.resource == "issue" and conflicting.resource == "L1"
     assert conflicting.seconds > 15 * free.seconds
 
@@ -125,9 +140,23 @@ def test_bank_conflicts_are_bound_by_l1():
 def test_few_blocks_are_bound_by_latency():
     forms = Counter({"add.s32": 8000, "ld.global.f32": 800})
     loads = Traffic(800, 3200, 3200, 3200)
-    found = predicted(grid=1, blocks=1, global_loads=loads, forms=forms, longest=1100)
+    found = predicted(grid=1, blocks=1, global_loads=loads, forms=forms, clocks=clocks(30_000, 20_000))
     assert found.resource == "latency"
-    assert 10e-6 < found.seconds < 30e-6  # 100 loads a warp, four at a time, of 600 clocks each; 1,000 instructions
+    assert found.seconds == pytest.approx(30_000 / H100.clock)
+
+
+def test_every_wave_of_blocks_takes_as_long_as_a_block_and_the_last_as_the_longest():
+    grids = {132 * 8: 1500, 132 * 8 + 1: 2500, 132 * 8 * 3: 3500}  # 8 blocks of 256 threads at once
+    for grid, expected in grids.items():
+        found = predicted(grid=grid, clocks=clocks(1000, 1000, more=500))
+        assert found.resources["latency"] == pytest.approx(expected / H100.clock)
+
+
+@pytest.mark.parametrize("distinct, expected", [(8000, 3000), (4000, 2000), (80, 1020)])
+def test_loads_take_as_long_as_from_where_they_come(distinct, expected):
+    loads = Traffic(2000, 8000, distinct, 8000)  # L2 is asked for 8000 sectors and has all but those distinct
+    found = predicted(grid=100, global_loads=loads, clocks=clocks(3000, 1000))
+    assert found.resources["latency"] == pytest.approx(expected / H100.clock)
 
 
 def test_the_last_wave_costs_a_whole_one():
@@ -140,7 +169,10 @@ def test_the_last_wave_costs_a_whole_one():
 
 def test_more_registers_leave_fewer_warps_to_hide_latency():
     loads = Traffic(10_000, 40_000, 40_000, 40_000)
-    times = [predicted(registers=n, global_loads=loads).resources["latency"] for n in (32, 64, 128)]
+    times = [
+        predicted(registers=n, global_loads=loads, clocks=clocks(2000, 1000)).resources["latency"]
+        for n in (32, 64, 128)
+    ]
     assert times == sorted(times) and times[2] > 3 * times[0]
 
 
@@ -154,8 +186,28 @@ def test_what_blocks_share_comes_from_dram_once_and_again_where_l2_is_too_small(
     assert large > 3e9
 
 
+@pytest.mark.parametrize("waves", [1, 3])
+def test_what_blocks_share_comes_once_for_those_that_are_there_together(waves):
+    blocks = waves * 132 * 8
+    sectors = blocks * 10_000  # of which all blocks ask for the same 200 MB, four times what L2 holds
+    loads = Traffic(blocks * 2500, sectors, sectors, sectors)
+    found = predicted(grid=blocks, blocks=blocks, global_loads=loads, footprint=predict.Footprint(200e6, 0)).dram_bytes
+    held = 0.75 if waves > 1 else 0  # the share of what comes again that L2 does not have
+    assert found == pytest.approx(200e6 * (1 + held * (waves - 1)), rel=0.03)
+
+
+def test_a_launch_reads_the_inputs_and_what_those_before_wrote():
+    def launch(stored, atomic, blocks):
+        return MadeUp(grid=100, blocks=blocks, global_stores=Traffic(distinct=stored), atomics=Traffic(distinct=atomic))
+
+    call = SimpleNamespace(read_bytes=1000, written=50)
+    found = table.footprints(call, [launch(7, 0, 100), launch(0, 3, 50), launch(9, 9, 100)])
+    assert [one.reads for one in found] == [1000, 1000 + 7 * 32, 1000 + 7 * 32 + 2 * 3 * 32]
+    assert [one.writes for one in found] == [math.inf, math.inf, 50]
+
+
 def test_a_call_adds_its_launches_up():
-    launch = predicted(forms=Counter({"add.s32": 1000}), longest=10)
+    launch = predicted(forms=Counter({"add.s32": 1000}))
     whole = predict.of_call([launch, launch], H100)
     assert whole.seconds == pytest.approx(2 * launch.seconds + 2 * 2.5e-6)
     assert whole.resource == "launch"

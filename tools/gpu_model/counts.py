@@ -20,6 +20,14 @@ class Traffic:
 
 
 @dataclass
+class Clocks:
+    """Of blocks, each as long as the longest of its warps, alone."""
+
+    mean: float
+    longest: float
+
+
+@dataclass
 class Counts:
     """Of one launch, over the blocks that were run."""
 
@@ -37,3 +45,5 @@ class Counts:
     barriers: int = 0  # of blocks, summed
     divergent: int = 0  # branches that split a warp
     longest: int = 0  # the most warp instructions of any one warp
+    # Architecture and clocks of a load of global memory -> clocks; of the timings that were asked for.
+    clocks: dict[tuple[str, float], Clocks] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from typing import Any
 from . import naive, ptx
 from .counts import Counts
 from .interpreter import Program, run
+from .scoreboard import Timing
 
 
 class Modules:
@@ -31,6 +32,8 @@ class Modules:
         return self._programs[key]
 
 
-def execute(programs: dict[str, Program], launch: Any, blocks: Sequence[int]) -> Counts:
-    """The counts of some blocks of a launch, which write the launch's memory."""
-    return run(programs[launch.kernel], launch, blocks)
+def execute(
+    programs: dict[str, Program], launch: Any, blocks: Sequence[int], timings: tuple[Timing, ...] = ()
+) -> Counts:
+    """The counts of some blocks of a launch, which write the launch's memory, and their clocks for some timings."""
+    return run(programs[launch.kernel], launch, blocks, timings)

@@ -36,6 +36,7 @@ class GPU:
     register_unit: int = 256  # to a warp
     warp_unit: int = 4  # warps share registers in groups of so many, one in each quarter
     issue: float = 4.0  # warp instructions a clock
+    fp64_clocks: float = 8.0  # roughly, from a double to its use
     launch: float = 2.5e-6  # seconds from launch to launch
 
     @property
@@ -105,6 +106,7 @@ GPUS = {
             shared_unit=128,
             shared_reserved=KIB,
             rates={"alu": 2, "fma": 4, "fp64": 1 / 16, "xu": 0.5, "memory": 1},
+            fp64_clocks=40.0,
         ),
         GPU(
             name="T4",  # data sheet: 0.32 TB/s, 1.59 GHz at most, which 70 W do not sustain
@@ -124,6 +126,7 @@ GPUS = {
             shared_unit=256,
             shared_reserved=0,
             rates={"alu": 2, "fma": 2, "fp64": 1 / 16, "xu": 0.5, "memory": 1},
+            fp64_clocks=40.0,
         ),
     )
 }

@@ -6,8 +6,9 @@ program, of those where a thread is, is run next, by the threads that are there:
 again. A barrier, and what the lanes of a warp do together, waits for all threads that have not returned. Blocks do not
 see one another's shared memory, and run side by side; it begins full of 0xff.
 
-It says nothing about memory order, races or time. A form that it does not know is an error that names it, and so is an
-address outside of the process's memory, outside of a block's shared memory, or not a multiple of the access.
+It says nothing about memory order or races, and of time what a scoreboard says that follows it. A form that it does not
+know is an error that names it, and so is an address outside of the process's memory, outside of a block's shared
+memory, or not a multiple of the access.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from .counts import Counts, Traffic
 from .ptx import Instruction, Kernel, size_of
+from .scoreboard import EXCHANGES, Board, Stretches, Timing
 
 Array = NDArray[Any]
 
@@ -538,7 +540,7 @@ def _own(registers: list[Array | None], place: int, lanes: int, dtype: Any) -> A
 
 # ---- programs ----------------------------------------------------------------------------------------------------
 
-TOGETHER = ("bar", "barrier", "shfl", "vote", "match", "redux")  # what waits for other threads
+TOGETHER = ("bar", "barrier", *EXCHANGES)  # what waits for other threads
 TOGETHER_FORM = re.compile(
     r"(bar|barrier)\.sync(\.aligned)?|bar\.warp\.sync|shfl\.sync\.(up|down|bfly|idx)\.b32"
     r"|vote\.sync\.(all|any)\.pred|vote\.sync\.ballot\.b32|match\.any\.sync\.b(32|64)"
@@ -609,6 +611,20 @@ class Program:
         for one in kernel.instructions:
             for register in re.findall(r"%[a-z]+\d*", one.text):
                 self.numbers.setdefault(register, len(self.numbers))
+        self._stretches: dict[tuple[Timing, ...], Stretches] = {}
+
+    def stretches(self, timings: tuple[Timing, ...]) -> Stretches:
+        """For a scoreboard: the blocks, those taken together that only an exchange between lanes parts."""
+        if timings not in self._stretches:
+            parts: dict[int, list[Instruction]] = {}
+            labels, before = set(self.kernel.labels.values()), None
+            for begin, block in self.blocks.items():
+                if before is None or before.op not in EXCHANGES or begin in labels:
+                    part = parts.setdefault(begin, [])
+                part += block.instructions
+                before = block
+            self._stretches[timings] = Stretches(parts, self.kernel.registers, timings)
+        return self._stretches[timings]
 
 
 def _distinct(numbers: Array) -> Array:
@@ -663,6 +679,7 @@ class State:
         self.parameters = np.frombuffer(launch.params + bytes(-len(launch.params) % 8 + 8), np.uint8)
         self.begins, self.ends = readable_memory()
         self.touched = {kind: Distinct() for kind in ("load", "store", "atomic")}
+        self.board: Board | None = None
         self.registers: list[Any] = [None] * len(program.numbers)
         kinds = program.kernel.registers
         # Zeros that all registers of a type share until they are written to.
@@ -888,11 +905,13 @@ def readable_memory() -> tuple[Array, Array]:
 # ---- running -----------------------------------------------------------------------------------------------------
 
 
-def run(program: Program, launch: Any, blocks: Sequence[int]) -> Counts:
+def run(program: Program, launch: Any, blocks: Sequence[int], timings: tuple[Timing, ...] = ()) -> Counts:
     """Runs blocks of a launch side by side; they read and write the memory that its parameters point to."""
     counts = Counts(program.kernel.name, launch.grid, len(blocks), launch.threads, launch.shared_bytes)
     state = State(program, launch, blocks, counts)
     state._numbers = program.numbers
+    if timings:
+        state.board = Board(program.stretches(timings), len(blocks), state.block_lanes // 32)
     executed: Counter[int] = Counter()  # block -> warps
     longest = np.zeros(state.lanes // 32, np.int64)
     place = np.where(state.absent, NOWHERE, 0)  # of each thread; NOWHERE too while it waits
@@ -911,6 +930,8 @@ def run(program: Program, launch: Any, blocks: Sequence[int]) -> Counts:
             warps = np.ones(len(longest), bool) if ix is None else here.reshape(-1, 32).any(1)
             executed[begin] += int(warps.sum())
             longest[warps] += len(block.instructions)
+            if state.board:
+                state.board.execute(begin, warps)
             if block.together:
                 _wait(state, block, here, place, gone, waits)
             elif not block.ends:
@@ -923,6 +944,7 @@ def run(program: Program, launch: Any, blocks: Sequence[int]) -> Counts:
         for one in program.blocks[begin].instructions:
             counts.forms[("@" if one.guard else "") + one.form] += warps_
     counts.longest = int(longest.max())
+    counts.clocks = state.board.result() if state.board else {}
     state.finish()
     return counts
 
@@ -955,8 +977,10 @@ def _wait(state: State, block: Block | None, here: Array, place: Array, gone: Ar
         free = np.repeat(groups, size) & at
         if not free.any():
             continue
-        if size == state.block_lanes and one.form.startswith("bar"):
-            state.counts.barriers += int(groups.sum()) if not one.form.startswith("bar.warp") else 0
+        if one.form.startswith(("bar.sync", "barrier")):
+            state.counts.barriers += int(groups.sum())
+            if state.board:
+                state.board.meet(free.reshape(-1, 32).any(1))
         if not one.form.startswith("bar"):
             state.together(one, free)
         place[free], waits[free] = end, -1

@@ -3,15 +3,16 @@
 **This is a prediction**, good to about 35 %, and no measurement. The time of a launch is the longest of the times that
 each resource needs alone, on the busiest multiprocessor, plus what a launch costs:
 
-    DRAM       bytes that must come or go / (0.85 x what a copy reaches)
+    DRAM       bytes that must come or go / (0.85 x what a copy reaches); what blocks share comes once for a wave
     L2         sectors that the first-level caches ask for / its rate; an atomic addition reads and writes
     L1         passes of shared memory and 128-byte lines of global memory / 1 a clock
     issue      machine instructions of warps / (0.65 x 4 a clock)
     alu, ...   the same, for each part of a multiprocessor alone / its own rate
-    latency    the instructions of one warp after the other, and its rounds of loads, times the waves of blocks
+    latency    the waves of blocks, each as long as the warps of a block would take with the multiprocessor to
+               themselves, the last as long as the longest block; scoreboard.py says how long that is
 
-A multiprocessor is given ceil(blocks / multiprocessors) blocks. What it does not know: which loads wait for which (it
-assumes that four are under way at once), caches beyond their size, clocks that sink under load.
+A multiprocessor is given ceil(blocks / multiprocessors) blocks. What it does not know: caches beyond their size, queues
+in front of memory, clocks that sink under load.
 """
 
 from __future__ import annotations
@@ -22,15 +23,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .gpus import GPU, Occupancy, occupancy
+from .scoreboard import FROM_DRAM, FROM_L2
 from .weights import Weights
 
 DRAM_SHARE = 0.85  # of what a copy reaches
 ISSUE_SHARE = 0.65  # of the instructions that could be issued
-DEPENDENT_CYCLES = 4.0  # from an instruction of a warp to its next
-LOAD_CYCLES = 600.0  # from a load of global memory to its use
-SHARED_CYCLES = 28.0
-BARRIER_CYCLES = 30.0
-LOADS_IN_FLIGHT = 4.0  # of one warp
 SECTOR = 32
 SM_SECTORS_PER_CLOCK = 2.0  # that L2 hands to one multiprocessor
 
@@ -104,7 +101,10 @@ def predict(
     l2_sectors = fetched + stores.sectors * scale + 2 * atomics
 
     unique = min(loads.distinct * scale, footprint.reads / SECTOR)
-    dram_sectors = 0.0 if warm else misses(max(fetched, unique), unique, gpu.l2_size)
+    waves = math.ceil(blocks / (gpu.sms * held.blocks))
+    # Blocks of one wave go through what they share at the same pace, and the first of them brings it for all.
+    asked = min(max(fetched, unique), waves * unique)
+    dram_sectors = 0.0 if warm else misses(asked, unique, gpu.l2_size)
     written = min((stores.distinct + counts.atomics.distinct) * scale, footprint.writes / SECTOR)
     dram_bytes = (dram_sectors + written) * SECTOR
 
@@ -117,24 +117,23 @@ def predict(
         "L1": (lines * 128 / gpu.shared_bytes_per_clock + passes) * scale * share * busy,
         "issue": instructions * share / (ISSUE_SHARE * gpu.issue) * busy,
         **{part: parts.get(part, 0.0) * scale * share / rate * busy for part, rate in gpu.rates.items()},
-        "latency": _latency(counts, parts, held, gpu) * busy,
+        "latency": _latency(counts, waves, gpu, dram_sectors / fetched if fetched else 0.0) * busy,
     }
     resource = max(resources, key=resources.__getitem__)
     return Prediction(resources[resource], resource, resources, held, instructions, dram_bytes)
 
 
-def _latency(counts: Any, parts: Mapping[str, float], held: Occupancy, gpu: GPU) -> float:
-    """Clocks: the waves of blocks, each as long as one warp alone, the last as long as the longest."""
-    warps = counts.blocks * -(-counts.threads // 32)
-    executed = sum(counts.forms.values())
-    weight = sum(parts.values()) / max(executed, 1)
-    rounds = (counts.global_loads.requests + counts.atomics.requests) / LOADS_IN_FLIGHT * LOAD_CYCLES
-    rounds += counts.shared_loads.requests / LOADS_IN_FLIGHT * SHARED_CYCLES
-    rounds += counts.barriers * -(-counts.threads // 32) * BARRIER_CYCLES
-    average = (executed * weight * DEPENDENT_CYCLES + rounds) / warps
-    longest = average * counts.longest / max(executed / warps, 1)
-    waves = math.ceil(counts.grid / (gpu.sms * held.blocks))
-    return (waves - 1) * average + max(longest, average)
+def _latency(counts: Any, waves: int, gpu: GPU, missing: float) -> float:
+    """Clocks: the waves of blocks, the last as long as the longest.
+
+    Loads come from DRAM or from L2, and so the time lies between those of all from here and all from there; where, by
+    the share of sectors that L2 is ``missing``.
+    """
+    total = 0.0
+    for share, load in ((missing, FROM_DRAM), (1 - missing, FROM_L2)):
+        clocks = counts.clocks[gpu.architecture, load]
+        total += share * ((waves - 1) * clocks.mean + clocks.longest)
+    return total
 
 
 def of_call(launches: Sequence[Prediction], gpu: GPU) -> Prediction:

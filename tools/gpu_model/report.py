@@ -15,12 +15,13 @@ Row = dict[str, Any]
 ABOUT = (
     "These times are predicted, not measured: no GPU was at hand. The compiled kernels' PTX is run on the CPU, with "
     "the plan and the data of the full-size call, for a sample of its blocks, whose results are compared with the "
-    "CPU's; warp instructions, memory sectors and passes of shared memory are counted. A launch takes as long as its "
-    f"scarcest resource: DRAM at {DRAM_SHARE:.0%} of a copy's rate, L2, L1 and shared memory, issue at "
-    f"{ISSUE_SHARE:.0%} of the slots, one part of a multiprocessor, or the latency of one warp; each launch costs "
-    "2.5 us more. Good to about 35 %. Of floor: the bytes that must move, as fast as a copy moves them, / our time. "
-    "Naive / ours: one thread an output, a launch a level and a copy together (forward), zeros and atomic additions "
-    "(backward), through the same model."
+    "CPU's; warp instructions, memory sectors and passes of shared memory are counted, and a scoreboard tells when "
+    "each register of a warp is ready. A launch takes as long as its scarcest resource: DRAM at "
+    f"{DRAM_SHARE:.0%} of a copy's rate, L2, L1 and shared memory, issue at {ISSUE_SHARE:.0%} of the slots, one part "
+    "of a multiprocessor, or latency: the waves of blocks, each as long as its warps would take with the "
+    "multiprocessor to themselves; each launch costs 2.5 us more. Good to about 35 %. Of floor: the bytes that must "
+    "move, as fast as a copy moves them, / our time. Naive / ours: one thread an output, a launch a level and a copy "
+    "together (forward), zeros and atomic additions (backward), through the same model."
 )
 
 

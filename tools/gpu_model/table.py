@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import math
 import multiprocessing
 import os
 import subprocess
@@ -25,10 +26,12 @@ from spp_ext.cli.tables import as_text
 
 from . import naive, registers, report
 from .calls import Call, Data, calls, make
+from .counts import Counts
 from .execute import Modules, execute
 from .gpus import GPU, GPUS
-from .predict import Footprint, Prediction, of_call, predict
+from .predict import SECTOR, Footprint, Prediction, of_call, predict
 from .record import Launch, build, launches
+from .scoreboard import timings
 from .weights import Weights
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +85,15 @@ def compare(got: Tensor, expected: Tensor, what: str) -> int:
     return int(written.sum())
 
 
+def footprints(call: Call, counted: Sequence[Counts]) -> list[Footprint]:
+    """Of the launches of a call: they read its inputs and what those before wrote, and the last writes its result."""
+    found, before = [], 0.0
+    for counts in counted:
+        found.append(Footprint(call.read_bytes + before, call.written if counts is counted[-1] else math.inf))
+        before += (counts.global_stores.distinct + counts.atomics.distinct) * SECTOR * counts.grid / counts.blocks
+    return found
+
+
 class Model:
     """Predicts calls on the GPUs that are asked for; keeps the counts of a plan for the next GPU that has it."""
 
@@ -90,6 +102,10 @@ class Model:
         self.blocks = blocks
         self.library = Path(os.environ["SPP_EXT_SIMT_LIBRARY"])
         self.weights = Weights()
+        # One run counts for all GPUs of one PTX, and keeps the clocks of each.
+        self.timings = {
+            gpu.ptx: timings([other for other in self.gpus if other.ptx == gpu.ptx], self.weights) for gpu in self.gpus
+        }
         self.modules = Modules()
         self.registers = {gpu.architecture: registers.of_kernels(gpu.architecture) for gpu in self.gpus}
         self.naive_registers = {
@@ -127,7 +143,8 @@ class Model:
             last = len(counts) == number - 1
             few = max(2, min(self.blocks, THREADS // launch.threads))
             sample = launch.grid if launch.grid <= ALL_BLOCKS and not last else few
-            counts.append((launch, execute(self.modules.ours(gpu.ptx), launch, spread(launch.grid, sample))))
+            blocks = spread(launch.grid, sample)
+            counts.append((launch, execute(self.modules.ours(gpu.ptx), launch, blocks, self.timings[gpu.ptx])))
             return not last and sample < launch.grid
 
         with launches(self.library, gpu, run), marked_memory():
@@ -138,11 +155,9 @@ class Model:
 
     def _predict(self, call: Call, gpu: GPU, counted: list[Any]) -> tuple[Prediction, list[Any]]:
         predictions, summary = [], []
-        for number, (launch, counts) in enumerate(counted):
+        reached = footprints(call, [counts for _, counts in counted])
+        for number, ((launch, counts), footprint) in enumerate(zip(counted, reached, strict=True)):
             used, static = self.registers[gpu.architecture][launch.kernel]
-            # Scratch is no more than twice what a call reads and writes.
-            last = number == len(counted) - 1
-            footprint = Footprint(call.read_bytes * (1 if number == 0 else 2), call.written * (1 if last else 2))
             warm = number > 0 and call.read_bytes + call.written < gpu.l2_size
             one = predict(counts, used, gpu, self.weights, footprint, warm, static)
             predictions.append(one)
@@ -156,7 +171,8 @@ class Model:
         found = {}
         for ptx, group in itertools.groupby(self.gpus, lambda gpu: gpu.ptx):
             counted = [
-                execute(self.modules.naive(ptx), launch, spread(launch.grid, NAIVE_BLOCKS)) for launch in plan.launches
+                execute(self.modules.naive(ptx), launch, spread(launch.grid, NAIVE_BLOCKS), self.timings[ptx])
+                for launch in plan.launches
             ]
             for gpu in group:
                 predictions = []
