@@ -362,8 +362,10 @@ __global__ void __launch_bounds__(tuning::kLinearWarps * 32, tuning::kLinearMinB
 // Some batches of 32 elements, a lane's of each, on their way from memory.
 template <class S>
 struct Addends {
-  std::int32_t cell[tuning::kTogether];  // -1 where there is no element
+  std::int32_t cell[tuning::kTogether];
   S value[tuning::kTogether];
+  std::uint32_t
+      exist;  // bit k: whether there is an element k. Nothing that is loaded is used before it is added.
 };
 
 // A warp's sums. Those of a lane's plane begin at `first`, and are of the cells [first_cell, first_cell +
@@ -395,7 +397,8 @@ __device__ __forceinline__ void add(const WarpSums<T>& to, const Addends<S>& add
   for (int k = 0; k < kBatches; ++k) {
     // One comparison: a cell before the first, or below 0, is beyond all as an unsigned number.
     const std::int32_t cell = addends.cell[k] - to.first_cell;
-    place[k] = static_cast<std::uint32_t>(cell) < to.cells ? to.first + cell : none;
+    const bool exists = (addends.exist >> k) % 2 != 0;
+    place[k] = exists && static_cast<std::uint32_t>(cell) < to.cells ? to.first + cell : none;
     const unsigned peers = __match_any_sync(0xffffffffu, place[k]);
     before[k] = (peers & below) != 0 ? 31 - __clz(static_cast<int>(peers & below)) : none;
     last[k] = (peers & above) == 0;
@@ -473,13 +476,14 @@ __device__ __forceinline__ void add_rows(const ScatterJob& job, const Unit& unit
   for_each_run(linear, unit, rows, list, table, [&](auto batches) {
     const std::uint32_t together = tuning::kTogether * batches.step;
     const auto fetch = [&](Addends<S>& addends) {
+      addends.exist = 0;
 #pragma unroll
       for (int k = 0; k < tuning::kTogether; ++k) {
         bool exists;
         const std::int64_t at = batches.advance(&exists);
-        const std::int32_t cell = linear.argmax[at];
+        addends.cell[k] = linear.argmax[at];
         addends.value[k] = grad[at];
-        addends.cell[k] = exists ? cell : -1;
+        addends.exist |= static_cast<std::uint32_t>(exists) << k;
       }
     };
     std::uint32_t done = 0;

@@ -32,7 +32,7 @@ struct WarpRegion {
 };
 
 // A warp's own shared memory, and what it does there. All lanes must call each function together.
-template <class S, bool with_argmax, int pack_bits>
+template <class S, bool with_argmax, bool staged, int pack_bits>
 struct RegionWarp {
   static constexpr int kV = kPerPack<S>;
   static constexpr int kBits = region_bits(pack_bits, with_argmax);
@@ -122,10 +122,10 @@ struct RegionWarp {
                const std::int32_t own = (item & ((1 << pack_bits) - 1)) * 16;
                const Tables<S> tables = tables_of(of.group);
                if constexpr (with_argmax) {
-                 put(pack, with_nan ? search<S, true>(tables, bin, own)
-                                    : search<S, false>(tables, bin, own));
+                 put(pack, with_nan ? search<S, true, staged>(tables, bin, own)
+                                    : search<S, false, staged>(tables, bin, own));
                } else {
-                 store_pack(values + pack * kV, look_up(tables, bin, own));
+                 store_pack(values + pack * kV, look_up<S, staged>(tables, bin, own));
                }
                least_side = bin.side < least_side ? bin.side : least_side;
              });
@@ -372,7 +372,7 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
       }
       __syncthreads();
     }
-    const RegionWarp<S, with_argmax, pack_bits> pool{
+    const RegionWarp<S, with_argmax, staged, pack_bits> pool{
         job,
         policy,
         reinterpret_cast<S*>(own + parts.values),

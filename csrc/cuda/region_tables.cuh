@@ -87,8 +87,9 @@ __device__ __forceinline__ Pack<S> load_pack_at(const unsigned char* memory, std
   return load_pack(reinterpret_cast<const S*>(memory + offset));
 }
 
-// The maxima of a bin in one pack of channels, which begins `own` bytes into every cell.
-template <class S>
+// The maxima of a bin in one pack of channels, which begins `own` bytes into every cell. Loads from global
+// memory take long, so there four are under way at once: two neighbouring squares of two rows.
+template <class S, bool staged>
 __device__ __forceinline__ Pack<S> look_up(const Tables<S>& tables, const BinCells& bin,
                                            std::int32_t own) {
   Pack<S> best = lowest_pack<S>();
@@ -100,18 +101,31 @@ __device__ __forceinline__ Pack<S> look_up(const Tables<S>& tables, const BinCel
   std::int32_t row =
       (bin.side == 2 ? tables.squares_at : tables.cells_at) + own + bin.first * tables.cell_bytes;
   const std::int32_t last_row = once(row + bin.down * tables.cell_bytes);
+  const auto smaller = [](std::int32_t a, std::int32_t b) { return a < b ? a : b; };
 #pragma unroll 1
   while (true) {
+    const std::int32_t second_row = staged ? row : smaller(row + down, last_row);
+    const std::int32_t to_second = second_row - row;
     std::int32_t at = row;
     const std::int32_t last = row + to_last;
 #pragma unroll 1
     while (true) {
-      best = maximum(best, load_pack_at<S>(memory, at));
+      const Pack<S> first = load_pack_at<S>(memory, at);
+      if constexpr (staged) {
+        best = maximum(best, first);
+      } else {
+        const std::int32_t right = smaller(at + across, last);
+        const Pack<S> second = load_pack_at<S>(memory, right);
+        const Pack<S> third = load_pack_at<S>(memory, at + to_second);
+        const Pack<S> fourth = load_pack_at<S>(memory, right + to_second);
+        best = maximum(best, maximum(maximum(first, second), maximum(third, fourth)));
+        at = right;
+      }
       if (at == last) break;
-      at = at + across < last ? at + across : last;
+      at = smaller(at + across, last);
     }
-    if (row == last_row) break;
-    row = row + down < last_row ? row + down : last_row;
+    if (second_row == last_row) break;
+    row = smaller(second_row + down, last_row);
   }
   return best;
 }
@@ -135,29 +149,39 @@ struct Bests {
 };
 
 // Cells are taken in row-major order. A bin without cells has -infinity at a cell after all others.
-template <class S, bool with_nan>
+template <class S, bool with_nan, bool staged>
 __device__ __forceinline__ Bests<S> search(const Tables<S>& tables, const BinCells& bin,
                                            std::int32_t own) {
   using T = ComputeType<S>;
   if (bin.side == 0) return Bests<S>::lowest(static_cast<std::int32_t>(kInt32Max));
   Bests<S> best = Bests<S>::lowest(bin.first);
+  constexpr int kLoads = staged ? 1 : 4;  // under way at once
   const std::int32_t last_row = bin.first + bin.down;
 #pragma unroll 1
   for (std::int32_t row = bin.first; row <= last_row; row += tables.width) {
     std::int32_t at = tables.cells_at + own + row * tables.cell_bytes;
     const std::int32_t last = row + bin.across;
 #pragma unroll 1
-    for (std::int32_t cell = row; cell <= last; ++cell, at += tables.cell_bytes) {
-      const Pack<S> pack = load_pack_at<S>(tables.cells, at);
+    for (std::int32_t cell = row; cell <= last; cell += kLoads, at += kLoads * tables.cell_bytes) {
+      // Cells beyond the last are that one again, which replaces nothing.
+      Pack<S> packs[kLoads];
 #pragma unroll
-      for (int n = 0; n < kPerPack<S>; ++n) {
-        const T candidate = widen(pack[n]);
-        const bool replaces = with_nan
-                                  ? static_cast<bool>(MaxOp::replaces(candidate, best.values[n]))
-                                  : candidate > best.values[n];
-        if (replaces) {
-          best.values[n] = candidate;
-          best.cells[n] = cell;
+      for (int k = 0; k < kLoads; ++k) {
+        const std::int32_t there = cell + k < last ? k : last - cell;
+        packs[k] = load_pack_at<S>(tables.cells, at + there * tables.cell_bytes);
+      }
+#pragma unroll
+      for (int k = 0; k < kLoads; ++k) {
+#pragma unroll
+        for (int n = 0; n < kPerPack<S>; ++n) {
+          const T candidate = widen(packs[k][n]);
+          const bool replaces = with_nan
+                                    ? static_cast<bool>(MaxOp::replaces(candidate, best.values[n]))
+                                    : candidate > best.values[n];
+          if (replaces) {
+            best.values[n] = candidate;
+            best.cells[n] = cell + k < last ? cell + k : last;
+          }
         }
       }
     }
