@@ -61,7 +61,7 @@ def read_report(text):
 
 
 def readable(mangled):
-    """`pool_planes<float, true, false>` from a kernel's symbol."""
+    """`pool_regions<float, true, false>` from a kernel's symbol."""
     names = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True).stdout
     short = []
     for name in names.splitlines():

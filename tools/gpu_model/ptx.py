@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tools import cuda_report
 
-from .registers import CACHE, digest, sources
+from .registers import CACHE, NVCC, digest, sources
 
 BYTES = {"pred": 1, "f16x2": 4, "bf16x2": 4, "bf16": 2}
 
@@ -96,7 +96,7 @@ def _statements(line: str) -> list[str]:
 
 
 def _make(commands: Sequence[tuple[Path, list[str]]], folder: Path) -> list[str]:
-    folder.mkdir(parents=True, exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     for path, command in commands:
         if not path.exists():
             partial = path.with_suffix(".partial")
@@ -117,21 +117,11 @@ def modules(architecture: str) -> list[str]:
         flags = [word for word in words if word not in dropped and not word.startswith("--generate-code")]
         target = CACHE / f"{Path(source).stem}-{architecture}-{digest(sources())}.ptx"
         commands.append((target, [*flags, "--ptx", f"-arch=compute_{architecture}"]))
-    CACHE.mkdir(parents=True, exist_ok=True)
     return _make(commands, cuda_report.BUILD)
 
 
 def of_source(path: Path, architecture: str) -> str:
     """The PTX of one file of its own."""
     target = CACHE / f"{path.stem}-{architecture}-{digest([path])}.ptx"
-    command = [
-        "nvcc",
-        "-std=c++17",
-        "-O3",
-        "--fmad=false",
-        "--ptx",
-        f"-arch=compute_{architecture}",
-        str(path.resolve()),
-    ]
-    CACHE.mkdir(parents=True, exist_ok=True)
-    return _make([(target, command)], CACHE)[0]
+    command = [*NVCC, "--ptx", f"-arch=compute_{architecture}", str(path.resolve())]
+    return _make([(target, command)], cuda_report.ROOT)[0]

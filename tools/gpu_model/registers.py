@@ -12,6 +12,7 @@ from pathlib import Path
 from tools import cuda_report
 
 CACHE = cuda_report.ROOT / "build" / "gpu-model"
+NVCC = ["nvcc", "-std=c++17", "-O3", "--fmad=false"]  # for a source that is not part of the build
 
 
 def digest(paths: Iterable[Path]) -> str:
@@ -56,6 +57,5 @@ def of_kernels(architecture: str) -> dict[str, list[int]]:
 
 def of_source(path: Path, architecture: str) -> dict[str, list[int]]:
     """The same for one file of its own."""
-    command = ["nvcc", "-std=c++17", "-O3", "--fmad=false", "-Xptxas=-v", f"-arch=sm_{architecture}"]
-    command += ["-cubin", "-o", "/dev/null", str(path.resolve())]
+    command = [*NVCC, "-Xptxas=-v", f"-arch=sm_{architecture}", "-cubin", "-o", "/dev/null", str(path.resolve())]
     return _report([command], f"{architecture}-{path.stem}-{digest([path])}")

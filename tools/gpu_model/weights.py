@@ -22,9 +22,10 @@ import tempfile
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .registers import NVCC
 
 PATH = Path(__file__).with_name("weights.json")
 ARCHITECTURES = ("75", "80", "89", "90")
@@ -152,14 +153,6 @@ FIXED: dict[str, Weight] = {
     "griddepcontrol.wait": {"control": 1},
     "griddepcontrol.launch_dependents": {"control": 1},
 }
-
-
-@dataclass
-class Snippet:
-    """One use of a form, with the loads and stores around it."""
-
-    lines: list[str]
-    around: int  # machine instructions of those
 
 
 class _Writer:
@@ -556,7 +549,7 @@ def checks(nvdisasm: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for architecture in ARCHITECTURES:
             ptx, cubin = Path(folder, "naive.ptx"), Path(folder, "naive.cubin")
-            compile_ = ["nvcc", "-std=c++17", "-O3", "--fmad=false", str(source), "-o"]
+            compile_ = [*NVCC, str(source), "-o"]
             subprocess.run([*compile_, str(ptx), "--ptx", f"-arch=compute_{architecture}"], check=True)
             subprocess.run(["ptxas", f"-arch=sm_{architecture}", str(ptx), "-o", str(cubin)], check=True)
             forms, machine = kernels_in(ptx.read_text()), machine_instructions(cubin, nvdisasm)
