@@ -43,16 +43,6 @@ __device__ __forceinline__ Word<BFloat16> maximum(Word<BFloat16> a, Word<BFloat1
   return {maximum_of_bfloat16_pairs(a.pair, b.pair)};
 }
 
-template <class S>
-__device__ __forceinline__ Word<S> shuffle_xor(Word<S> word, int offset) {
-  if constexpr (kPerWord<S> == 1) {
-    word.number = __shfl_xor_sync(0xffffffffu, word.number, offset);
-  } else {
-    word.pair = __shfl_xor_sync(0xffffffffu, word.pair, offset);
-  }
-  return word;
-}
-
 // From storage to the type that numbers are compared and summed in, and back, rounding.
 __device__ __forceinline__ float widen(float value) { return value; }
 __device__ __forceinline__ double widen(double value) { return value; }
@@ -148,6 +138,7 @@ __device__ __forceinline__ Pack<S, numbers> maximum(const Pack<S, numbers>& a,
 }
 
 namespace detail {
+
 template <int bytes>
 struct Vector;
 template <>
@@ -162,40 +153,78 @@ template <>
 struct Vector<4> {
   using type = unsigned;
 };
+template <class V>
+using VectorOf = typename Vector<sizeof(V)>::type;
+
+// `value` with each of its 32 bits exchanged for f(them).
+template <class V, class F>
+__device__ __forceinline__ V exchange(const V& value, const F& f) {
+  struct Parts {
+    unsigned part[sizeof(V) / 4];
+  };
+  Parts parts = spp_ext::detail::bit_cast<Parts>(value);
+#pragma unroll
+  for (unsigned& part : parts.part) part = f(part);
+  return spp_ext::detail::bit_cast<V>(parts);
+}
+
 }  // namespace detail
 
-// A pack from memory, which must be aligned to its size, and to it. One instruction each.
-template <class S, int numbers = kPerPack<S>>
-__device__ __forceinline__ Pack<S, numbers> load_pack(const S* from) {
-  constexpr int kBytes = numbers * static_cast<int>(sizeof(S));
-  if constexpr (kBytes == 2) {
-    return {{{static_cast<std::uint32_t>(from->bits) * 0x10001u}}};
+// The value that lane `from` has, and that the lane has whose number differs in the bits `offset`. Every lane
+// of the warp must call.
+template <class V>
+__device__ __forceinline__ V from_lane(const V& value, int from) {
+  return detail::exchange(value,
+                          [&](unsigned part) { return __shfl_sync(0xffffffffu, part, from); });
+}
+template <class V>
+__device__ __forceinline__ V shuffle_xor(const V& value, int offset) {
+  return detail::exchange(
+      value, [&](unsigned part) { return __shfl_xor_sync(0xffffffffu, part, offset); });
+}
+
+// A pack, or whatever else stands in memory as neighbouring numbers N, 16 bytes at most and aligned to its size:
+// from memory, to it, and to global memory. One instruction each.
+template <class V, class N>
+__device__ __forceinline__ V load_as(const N* from) {
+  if constexpr (sizeof(V) == sizeof(N)) {
+    return spp_ext::detail::bit_cast<V>(*from);
   } else {
-    using Vector = typename detail::Vector<kBytes>::type;
-    return spp_ext::detail::bit_cast<Pack<S, numbers>>(*reinterpret_cast<const Vector*>(from));
+    return spp_ext::detail::bit_cast<V>(*reinterpret_cast<const detail::VectorOf<V>*>(from));
   }
 }
-template <class S, int numbers>
-__device__ __forceinline__ void store_pack(S* to, const Pack<S, numbers>& pack) {
-  constexpr int kBytes = numbers * static_cast<int>(sizeof(S));
-  if constexpr (kBytes == 2) {
-    *to = pack[0];
+template <class S, int numbers = kPerPack<S>>
+__device__ __forceinline__ Pack<S, numbers> load_pack(const S* from) {
+  if constexpr (numbers == 1 && kPerWord<S> == 2) {
+    return {{{static_cast<std::uint32_t>(from->bits) * 0x10001u}}};
   } else {
-    using Vector = typename detail::Vector<kBytes>::type;
-    *reinterpret_cast<Vector*>(to) = spp_ext::detail::bit_cast<Vector>(pack);
+    return load_as<Pack<S, numbers>>(from);
   }
 }
 
-// store_pack for global memory.
-template <class S, int numbers>
-__device__ __forceinline__ void write_pack(S* to, const Pack<S, numbers>& pack) {
-  constexpr int kBytes = numbers * static_cast<int>(sizeof(S));
-  if constexpr (kBytes == 2) {
-    *to = pack[0];
+namespace detail {
+template <class N, class V, class F>
+__device__ __forceinline__ void put_pack(N* to, const V& pack, const F& put_vector) {
+  if constexpr (sizeof(V) == sizeof(N)) {
+    *to = spp_ext::detail::bit_cast<N>(pack);
   } else {
-    using Vector = typename detail::Vector<kBytes>::type;
-    write_vector(reinterpret_cast<Vector*>(to), spp_ext::detail::bit_cast<Vector>(pack));
+    using Vector = VectorOf<V>;
+    put_vector(reinterpret_cast<Vector*>(to), spp_ext::detail::bit_cast<Vector>(pack));
   }
+}
+template <class S, class F>
+__device__ __forceinline__ void put_pack(S* to, const Pack<S, 1>& pack, const F&) {
+  *to = pack[0];
+}
+}  // namespace detail
+
+template <class N, class V>
+__device__ __forceinline__ void store_pack(N* to, const V& pack) {
+  detail::put_pack(to, pack, [](auto* at, auto vector) { *at = vector; });
+}
+template <class N, class V>
+__device__ __forceinline__ void write_pack(N* to, const V& pack) {
+  detail::put_pack(to, pack, [](auto* at, auto vector) { write_vector(at, vector); });
 }
 
 }  // namespace spp_ext::cuda
