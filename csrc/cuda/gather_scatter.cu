@@ -6,9 +6,11 @@
 
 #include "core/dispatch.h"
 #include "core/regions.h"
-#include "cuda/gather_scatter.cuh"
+#include "cuda/gather.cuh"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
+#include "cuda/linear_walk.cuh"
+#include "cuda/scatter.cuh"
 #include "cuda/tuning.h"
 
 namespace spp_ext::cuda {
