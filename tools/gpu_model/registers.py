@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools import cuda_report
@@ -34,15 +32,7 @@ def _report(commands: list[list[str]], name: str) -> dict[str, list[int]]:
     cached = CACHE / f"registers-{name}.json"
     if cached.exists():
         return json.loads(cached.read_text())
-
-    def run(command: list[str]) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=cuda_report.BUILD)
-        if done.returncode != 0:
-            raise RuntimeError(done.stdout + done.stderr)
-        return done.stdout + done.stderr
-
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        texts = list(pool.map(run, commands))
+    texts = cuda_report.run_all(commands)
     found = {row[0]: [row[2], row[5]] for text in texts for row in cuda_report.read_report(text)}
     CACHE.mkdir(parents=True, exist_ok=True)
     cached.write_text(json.dumps(found))
