@@ -51,7 +51,6 @@ struct LinearJob {
   RowOrder order;
   LinearMap maps[kMaxLinearMaps];
   std::int32_t num_maps;
-  std::int32_t units;
   std::int32_t table_bins;     // B if places of bins are looked up in a table, else 0
   std::uint32_t bin_fraction;  // 2^bin_shift / table_bins, rounded up
   std::int32_t bin_shift;

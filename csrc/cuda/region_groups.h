@@ -29,8 +29,7 @@ struct GroupJob {
 };
 
 struct ExtentJob {
-  const std::int32_t* argmax;  // [rows, row_size]
-  std::int64_t rows;
+  const std::int32_t* argmax;  // [K, row_size]
   std::int64_t row_size;
   std::uint32_t* first_cell;
   std::int32_t* last_cell;

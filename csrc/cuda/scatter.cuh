@@ -280,25 +280,22 @@ __global__ void __launch_bounds__(tuning::kLinearWarps * 32, tuning::kLinearMinB
   auto* const table = reinterpret_cast<BinPlace*>(sums + most_sums);
   auto* const lists = reinterpret_cast<std::int32_t*>(table + linear.table_bins);
   fill_table(linear, table);
-  for (auto i = static_cast<std::int64_t>(blockIdx.x); i < linear.units; i += gridDim.x) {
-    const auto number = static_cast<std::int32_t>(i);
-    const Unit unit(map_of_unit(linear, number), number);
-    const CellRange range(unit);
-    const std::int32_t warps = unit.of.planes * unit.of.parts;
-    const std::int32_t warp_sums = unit.of.warp_planes * unit.of.plane_stride;
-    for (auto k = static_cast<std::int32_t>(threadIdx.x) * kPerPack<T>; k < warps * warp_sums;
-         k += static_cast<std::int32_t>(blockDim.x) * kPerPack<T>) {
-      store_pack(sums + k, Pack<T>{});
-    }
-    __syncthreads();
-    // Alike for all lanes of a warp.
-    if (unit.warp() < warps && unit.channel - unit.plane < unit.of.map.channels) {
-      add_rows<S>(job, unit, range, table, sums, lists + unit.warp() * tuning::kListedRows);
-    }
-    __syncthreads();
-    write_sums<S>(unit, range, sums);
-    __syncthreads();  // the next unit clears what was read here
+  const auto number = static_cast<std::int32_t>(blockIdx.x);
+  const Unit unit(map_of_unit(linear, number), number);
+  const CellRange range(unit);
+  const std::int32_t warps = unit.of.planes * unit.of.parts;
+  const std::int32_t warp_sums = unit.of.warp_planes * unit.of.plane_stride;
+  for (auto k = static_cast<std::int32_t>(threadIdx.x) * kPerPack<T>; k < warps * warp_sums;
+       k += static_cast<std::int32_t>(blockDim.x) * kPerPack<T>) {
+    store_pack(sums + k, Pack<T>{});
   }
+  __syncthreads();
+  // Alike for all lanes of a warp.
+  if (unit.warp() < warps && unit.channel - unit.plane < unit.of.map.channels) {
+    add_rows<S>(job, unit, range, table, sums, lists + unit.warp() * tuning::kListedRows);
+  }
+  __syncthreads();
+  write_sums<S>(unit, range, sums);
 }
 
 }  // namespace spp_ext::cuda
