@@ -30,17 +30,13 @@ constexpr int kPerWord = sizeof(Word<S>) / sizeof(S);  // numbers in a word
 template <class S>
 constexpr int kPerPack = 16 / sizeof(S);  // numbers in a pack of 16 bytes
 
-__device__ __forceinline__ Word<float> maximum(Word<float> a, Word<float> b) {
-  return {maximum(a.number, b.number)};
-}
-__device__ __forceinline__ Word<double> maximum(Word<double> a, Word<double> b) {
-  return {maximum(a.number, b.number)};
-}
-__device__ __forceinline__ Word<Half> maximum(Word<Half> a, Word<Half> b) {
-  return {maximum_of_half_pairs(a.pair, b.pair)};
-}
-__device__ __forceinline__ Word<BFloat16> maximum(Word<BFloat16> a, Word<BFloat16> b) {
-  return {maximum_of_bfloat16_pairs(a.pair, b.pair)};
+template <class S>
+__device__ __forceinline__ Word<S> maximum(Word<S> a, Word<S> b) {
+  if constexpr (kPerWord<S> == 1) {
+    return {maximum(a.number, b.number)};
+  } else {
+    return {maximum_of_pairs<S>(a.pair, b.pair)};
+  }
 }
 
 // From storage to the type that numbers are compared and summed in, and back, rounding.
@@ -100,17 +96,6 @@ __device__ __forceinline__ Pack<S, numbers> lowest_pack() {
   return make_pack<S, numbers>([&](int) { return lowest; });
 }
 
-template <class S>
-__device__ __forceinline__ Word<S> narrow_pair(float low, float high);
-template <>
-__device__ __forceinline__ Word<Half> narrow_pair<Half>(float low, float high) {
-  return {to_half_pair(low, high)};
-}
-template <>
-__device__ __forceinline__ Word<BFloat16> narrow_pair<BFloat16>(float low, float high) {
-  return {to_bfloat16_pair(low, high)};
-}
-
 // A pack of the numbers, rounded.
 template <class S, int numbers>
 __device__ __forceinline__ Pack<S, numbers> narrow_pack(const ComputeType<S> (&values)[numbers]) {
@@ -120,7 +105,7 @@ __device__ __forceinline__ Pack<S, numbers> narrow_pack(const ComputeType<S> (&v
     if constexpr (kPerWord<S> == 1) {
       result.words[i] = {narrow<S>(values[i])};
     } else {
-      result.words[i / 2] = narrow_pair<S>(values[i], values[i + 1]);
+      result.words[i / 2] = {to_pair<S>(values[i], values[i + 1])};
     }
   }
   return result;
