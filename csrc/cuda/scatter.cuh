@@ -47,13 +47,13 @@ __device__ __forceinline__ void add(const WarpSums<T>& to, const Addends<S>& add
   const std::uint32_t below = (1u << to.lane) - 1u;
   const std::uint32_t above = ~below - (1u << to.lane);
   const auto none = static_cast<std::int32_t>(0x80000000u | to.lane);
-  std::int32_t
-      place[kBatches];  // of its cell's sum; below 0: nothing to add, each lane has its own
-  std::int32_t
-      before[kBatches];  // the nearest lane with that cell whose value it lacks; below 0: none
-  bool last[kBatches];   // of the lanes with its cell
-  T sum[kBatches];       // of the lanes from `before` on to this one
-  int open = -1;         // below 0: no lane of any batch lacks anything
+  // Of its cell's sum; below 0: nothing to add, each lane has its own.
+  std::int32_t place[kBatches];
+  // The nearest lane with that cell whose value it lacks; below 0: none.
+  std::int32_t before[kBatches];
+  bool last[kBatches];  // of the lanes with its cell
+  T sum[kBatches];      // of the lanes from `before` on to this one
+  int open = -1;        // below 0: no lane of any batch lacks anything
 #pragma unroll
   for (int k = 0; k < kBatches; ++k) {
     // One comparison: a cell before the first, or below 0, is beyond all as an unsigned number.
