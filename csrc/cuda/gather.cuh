@@ -1,5 +1,5 @@
-// gather: every element is the number of the cell that its argmax names, found by the walk of linear_walk.cuh.
-// Rows without a group are a map of no cells, where all is 0.
+// gather: every element is the number of the cell that its argmax names, found by the walk of
+// linear_walk.cuh. Rows without a group are a map of no cells, where all is 0.
 #pragma once
 
 #include <cstdint>

@@ -45,7 +45,7 @@ std::int64_t list_and_table_bytes(const LinearJob& job, std::int64_t warps) {
          warps * tuning::kListedRows * 4;
 }
 
-// Sets all maps of the job, or as many as a launch has room for at a time, and calls f(units, warps of a block).
+// Sets all maps of the job, or as many as a launch has room for at a time, and calls f(units, warps a block).
 template <class F>
 void for_each_launch(LinearJob& job, const std::vector<LinearMap>& maps, const F& f) {
   for (std::size_t first = 0; first < maps.size(); first += kMaxLinearMaps) {

@@ -34,7 +34,7 @@ inline void check(cudaError_t error, const char* what) {
   throw std::runtime_error("spp_ext: " + text);
 }
 
-// A grid has fewer blocks than asked for where there cannot be so many: a kernel loops over what may be more.
+// A grid has fewer blocks than asked for where there cannot be so many; kernels that may need more loop.
 template <class... Params>
 void launch(void (*kernel)(Params...), std::int64_t blocks, std::int64_t threads,
             std::int64_t shared_bytes, const Stream& stream, const Params&... params) {

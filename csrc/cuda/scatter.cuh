@@ -1,10 +1,11 @@
-// scatter: every cell is the sum of the elements whose argmax names it, found by the walk of linear_walk.cuh.
+// scatter: every cell is the sum of the elements whose argmax names it, found by the walk of
+// linear_walk.cuh.
 //
-// Each warp has sums of its own in shared memory, T[cells of the range] for each of its planes.
-// Where several lanes of a batch name one cell, they are added pairwise first, each to the nearest
-// lane before it, then to that one's, ...: the last of them has the sum and alone adds it. Parts are
-// added in order at the end. So every cell's sum has one order, whatever the timing. Each cell of the
-// result is written once, zeros included, 16 bytes at a time.
+// Each warp has sums of its own in shared memory, T[cells of the range] for each of its planes. Where
+// several lanes of a batch name one cell, they are added pairwise first, each to the nearest lane before
+// it, then to that one's, ...: the last of them has the sum and alone adds it. Parts are added in order at
+// the end. So every cell's sum has one order, whatever the timing. Each cell of the result is written
+// once, zeros included, 16 bytes at a time.
 #pragma once
 
 #include <cstdint>

@@ -155,8 +155,8 @@ __device__ __forceinline__ V exchange(const V& value, const F& f) {
 
 }  // namespace detail
 
-// The value that lane `from` has, and that the lane has whose number differs in the bits `offset`. Every lane
-// of the warp must call.
+// The value that lane `from` has, and that the lane has whose number differs in the bits `offset`. Every
+// lane of the warp must call.
 template <class V>
 __device__ __forceinline__ V from_lane(const V& value, int from) {
   return detail::exchange(value,
@@ -168,8 +168,8 @@ __device__ __forceinline__ V shuffle_xor(const V& value, int offset) {
       value, [&](unsigned part) { return __shfl_xor_sync(0xffffffffu, part, offset); });
 }
 
-// A pack, or whatever else stands in memory as neighbouring numbers N, 16 bytes at most and aligned to its size:
-// from memory, to it, and to global memory. One instruction each.
+// A pack, or whatever else stands in memory as neighbouring numbers N, at most 16 bytes and aligned to its
+// size: from memory, to it, and to global memory. One instruction each.
 template <class V, class N>
 __device__ __forceinline__ V load_as(const N* from) {
   if constexpr (sizeof(V) == sizeof(N)) {
