@@ -6,6 +6,7 @@ Compiles the kernels with the commands of the real build, so it needs nvcc, but 
 and names the kernels, if one spills registers or has a stack frame.
 """
 
+import functools
 import json
 import re
 import shlex
@@ -23,6 +24,7 @@ STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores")
 USED = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
 
 
+@functools.cache
 def compile_commands():
     """The commands that compile the .cu files, as CMake would run them."""
     cmake = Path(sys.executable).with_name("cmake")
@@ -45,6 +47,20 @@ def for_architecture(command, architecture):
     return [*kept, f"--generate-code=arch=compute_{architecture},code=[sm_{architecture}]", "-Xptxas=-v"]
 
 
+def run_all(commands):
+    """What each command prints; two run at a time, in the build. Raises RuntimeError with it where one fails."""
+
+    def run(command):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=BUILD)
+        if done.returncode != 0:
+            raise RuntimeError(done.stdout + done.stderr)
+        return done.stdout + done.stderr
+
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(run, commands))
+
+
 def read_report(text):
     """Rows of (kernel, architecture, registers, stack bytes, spilled bytes, shared bytes)."""
     rows = []
@@ -61,7 +77,7 @@ def read_report(text):
 
 
 def readable(mangled):
-    """`pool_planes<float, true, false>` from a kernel's symbol."""
+    """`pool_regions<float, true, false>` from a kernel's symbol."""
     names = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True).stdout
     short = []
     for name in names.splitlines():
@@ -78,13 +94,11 @@ def main():
     built = re.findall(r"sm_(\w+)", " ".join(word for word in commands[0] if word.startswith("--generate-code")))
     architectures = sys.argv[1:] or sorted(set(built), key=int)
     jobs = [for_architecture(command, architecture) for command in commands for architecture in architectures]
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        done = list(pool.map(lambda job: subprocess.run(job, capture_output=True, text=True, cwd=BUILD), jobs))
-    for result in done:
-        if result.returncode != 0:
-            print(result.stdout + result.stderr, file=sys.stderr)
-            return 1
-    rows = [row for result in done for row in read_report(result.stdout + result.stderr)]
+    try:
+        rows = [row for text in run_all(jobs) for row in read_report(text)]
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
     names = readable(sorted({row[0] for row in rows}))
     table = defaultdict(dict)
     for kernel, architecture, registers, stack, spilled, shared in rows:

@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
 #include "core/max_op.h"
 #include "core/scalar.h"
 
@@ -52,54 +54,56 @@ __device__ __forceinline__ std::uint64_t multiply_add(std::uint32_t a, std::uint
 __device__ __forceinline__ double maximum(double a, double b) { return MaxOp::combine(a, b); }
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-// Two numbers rounded, `low` in the lower half. Which NaN a bfloat16 becomes is left open.
-__device__ __forceinline__ unsigned to_half_pair(float low, float high) {
-  unsigned result;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-  return result;
-}
-__device__ __forceinline__ unsigned to_bfloat16_pair(float low, float high) {
-  unsigned result;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-  return result;
-}
 __device__ __forceinline__ float maximum(float a, float b) {
   float result;
   asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
   return result;
 }
-__device__ __forceinline__ unsigned maximum_of_half_pairs(unsigned a, unsigned b) {
+template <class S>
+__device__ __forceinline__ unsigned maximum_of_pairs(unsigned a, unsigned b) {
   unsigned result;
-  asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  if constexpr (std::is_same_v<S, Half>) {
+    asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  } else {
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  }
   return result;
 }
-__device__ __forceinline__ unsigned maximum_of_bfloat16_pairs(unsigned a, unsigned b) {
+// Two numbers rounded, `low` in the lower half. Which NaN a bfloat16 becomes is left open.
+template <class S>
+__device__ __forceinline__ unsigned to_pair(float low, float high) {
   unsigned result;
-  asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  if constexpr (std::is_same_v<S, Half>) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  }
   return result;
 }
 #else
-__device__ __forceinline__ unsigned to_half_pair(float low, float high) {
-  return unsigned{to_half(low).bits} | unsigned{to_half(high).bits} << 16;
-}
-__device__ __forceinline__ unsigned to_bfloat16_pair(float low, float high) {
-  return unsigned{from_compute<BFloat16>(low).bits} | unsigned{from_compute<BFloat16>(high).bits}
-                                                          << 16;
-}
 __device__ __forceinline__ float maximum(float a, float b) { return MaxOp::combine(a, b); }
-__device__ __forceinline__ unsigned maximum_of_half_pairs(unsigned a, unsigned b) {
-  const auto of = [](unsigned x, unsigned y) -> unsigned {
-    const Half p{static_cast<std::uint16_t>(x)}, q{static_cast<std::uint16_t>(y)};
-    return to_half(MaxOp::combine(to_float(p), to_float(q))).bits;
-  };
-  return of(a, b) | of(a >> 16, b >> 16) << 16;
+template <class S>
+__device__ __forceinline__ unsigned maximum_of_pairs(unsigned a, unsigned b) {
+  if constexpr (std::is_same_v<S, Half>) {
+    const auto of = [](unsigned x, unsigned y) -> unsigned {
+      const Half p{static_cast<std::uint16_t>(x)}, q{static_cast<std::uint16_t>(y)};
+      return to_half(MaxOp::combine(to_float(p), to_float(q))).bits;
+    };
+    return of(a, b) | of(a >> 16, b >> 16) << 16;
+  } else {  // the upper half of a float is a bfloat16, and as floats they compare alike
+    const auto of = [](unsigned x, unsigned y) {
+      return __float_as_uint(MaxOp::combine(__uint_as_float(x), __uint_as_float(y)));
+    };
+    return of(a << 16, b << 16) >> 16 | of(a & 0xffff0000u, b & 0xffff0000u);
+  }
 }
-// The upper half of a float is a bfloat16, and as floats they compare alike.
-__device__ __forceinline__ unsigned maximum_of_bfloat16_pairs(unsigned a, unsigned b) {
-  const auto of = [](unsigned x, unsigned y) {
-    return __float_as_uint(MaxOp::combine(__uint_as_float(x), __uint_as_float(y)));
-  };
-  return of(a << 16, b << 16) >> 16 | of(a & 0xffff0000u, b & 0xffff0000u);
+template <class S>
+__device__ __forceinline__ unsigned to_pair(float low, float high) {
+  if constexpr (std::is_same_v<S, Half>) {
+    return unsigned{to_half(low).bits} | unsigned{to_half(high).bits} << 16;
+  } else {
+    return unsigned{from_compute<S>(low).bits} | unsigned{from_compute<S>(high).bits} << 16;
+  }
 }
 #endif
 

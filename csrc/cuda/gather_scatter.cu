@@ -6,9 +6,11 @@
 
 #include "core/dispatch.h"
 #include "core/regions.h"
-#include "cuda/gather_scatter.cuh"
+#include "cuda/gather.cuh"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
+#include "cuda/linear_walk.cuh"
+#include "cuda/scatter.cuh"
 #include "cuda/tuning.h"
 
 namespace spp_ext::cuda {
@@ -43,7 +45,7 @@ std::int64_t list_and_table_bytes(const LinearJob& job, std::int64_t warps) {
          warps * tuning::kListedRows * 4;
 }
 
-// Calls f(job, warps) with all maps in it, or as many as a launch has room for at a time.
+// Sets all maps of the job, or as many as a launch has room for at a time, and calls f(units, warps a block).
 template <class F>
 void for_each_launch(LinearJob& job, const std::vector<LinearMap>& maps, const F& f) {
   for (std::size_t first = 0; first < maps.size(); first += kMaxLinearMaps) {
@@ -58,8 +60,7 @@ void for_each_launch(LinearJob& job, const std::vector<LinearMap>& maps, const F
       if (units > kInt32Max) throw std::runtime_error("spp_ext: the maps are too large");
       warps = std::max<std::int64_t>(warps, map.planes * map.parts);
     }
-    job.units = static_cast<std::int32_t>(units);
-    if (units > 0) f(warps);
+    if (units > 0) f(units, warps);
   }
 }
 
@@ -159,10 +160,10 @@ void gather(const GatherParams& params, std::int32_t* scratch, const Stream& str
     const FeatureMap none{nullptr, dtype, Layout::kContiguous, 1, linear.order.channels, 0, 0};
     maps.push_back(plan_gather(job.linear, none, stream, kNoGroup));
   }
-  for_each_launch(job.linear, maps, [&](std::int64_t warps) {
+  for_each_launch(job.linear, maps, [&](std::int64_t units, std::int64_t warps) {
     dispatch(dtype, [&](auto storage) {
-      launch(gather<decltype(storage)>, job.linear.units, warps * 32,
-             list_and_table_bytes(job.linear, warps), stream, job);
+      launch(gather<decltype(storage)>, units, warps * 32, list_and_table_bytes(job.linear, warps),
+             stream, job);
     });
   });
 }
@@ -181,7 +182,7 @@ void scatter(const ScatterParams& params, std::int32_t* scratch, const Stream& s
     in_ranges = in_ranges || maps.back().ranges > 1;
   }
   job.linear.groups = group_rows(linear, batch, in_ranges, scratch, stream);
-  for_each_launch(job.linear, maps, [&](std::int64_t warps) {
+  for_each_launch(job.linear, maps, [&](std::int64_t units, std::int64_t warps) {
     std::int64_t sums = 0;
     for (std::int32_t m = 0; m < job.linear.num_maps; ++m) {
       const LinearMap& map = job.linear.maps[m];
@@ -190,7 +191,7 @@ void scatter(const ScatterParams& params, std::int32_t* scratch, const Stream& s
     }
     dispatch(dtype, [&](auto storage) {
       using T = ComputeType<decltype(storage)>;
-      launch(scatter<decltype(storage)>, job.linear.units, warps * 32,
+      launch(scatter<decltype(storage)>, units, warps * 32,
              sums * static_cast<std::int64_t>(sizeof(T)) + list_and_table_bytes(job.linear, warps),
              stream, job, static_cast<std::int32_t>(sums));
     });

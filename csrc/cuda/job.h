@@ -57,7 +57,7 @@ struct RowSource {
   Window window;
 };
 
-// Whole maps without a plan of their own, for pool_bins.
+// Whole maps: what the planned kernels are given in other words (map_plan.h), and pool_bins as it is.
 struct WholeMaps : PyramidJob {
   FeatureMap input;
 

@@ -34,7 +34,7 @@ inline void check(cudaError_t error, const char* what) {
   throw std::runtime_error("spp_ext: " + text);
 }
 
-// Kernels loop over their units of work, so a grid may have fewer blocks than asked for.
+// A grid has fewer blocks than asked for where there cannot be so many; kernels that may need more loop.
 template <class... Params>
 void launch(void (*kernel)(Params...), std::int64_t blocks, std::int64_t threads,
             std::int64_t shared_bytes, const Stream& stream, const Params&... params) {

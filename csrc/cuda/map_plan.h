@@ -65,9 +65,9 @@ struct PlanesPlan {
   std::int32_t group_bits;  // 1 << group_bits lanes in a group
   std::int32_t part_bits;   // 1 << part_bits groups share the rows of a bin row
   std::int32_t together;    // whether the whole block works on a unit, or each warp on its own
-  std::int32_t strips_at, group_bytes,
-      group_cells;  // shared memory of a group, and where its cells are in it
-  std::int32_t bins_at, unit_bytes, unit_cells;  // of a unit's bins, alike
+  // Shared memory: where the groups' begins, its bytes, and where cells are in them; of units' bins, alike.
+  std::int32_t strips_at, group_bytes, group_cells;
+  std::int32_t bins_at, unit_bytes, unit_cells;
 };
 
 // How pool_map_channels shares the work out. Lanes lie along the channels of a cell.

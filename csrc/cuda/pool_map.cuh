@@ -74,20 +74,11 @@ struct FoundArray {
   }
 };
 
-template <class S>
-__device__ __forceinline__ Word<S> word_from_lane(Word<S> word, int offset) {
-  if constexpr (kPerWord<S> == 1) {
-    return {__shfl_xor_sync(0xffffffffu, word.number, offset)};
-  } else {
-    return {__shfl_xor_sync(0xffffffffu, word.pair, offset)};
-  }
-}
-
 // Merges lanes that differ in the bits [first, last) of their number. Every lane of the warp must call.
 template <class S>
 __device__ __forceinline__ void merge_found_lanes(Found<S, false>& found, int first, int last) {
   for (int offset = first; offset < last; offset *= 2) {
-    found.merge({word_from_lane<S>(found.word, offset)});
+    found.merge({shuffle_xor(found.word, offset)});
   }
 }
 template <class S>
@@ -112,12 +103,7 @@ struct Column<S, numbers, false> {
   __device__ __forceinline__ void merge(const Column& other) { best = maximum(best, other.best); }
   __device__ __forceinline__ void merge_lanes(int first, int last) {
     for (int offset = first; offset < last; offset *= 2) {
-      Column other(0);
-#pragma unroll
-      for (int w = 0; w < Pack<S, numbers>::kWords; ++w) {
-        other.best.words[w] = word_from_lane<S>(best.words[w], offset);
-      }
-      merge(other);
+      best = maximum(best, shuffle_xor(best, offset));
     }
   }
   __device__ __forceinline__ Found<S, false> operator[](int i) const {
@@ -181,15 +167,11 @@ struct Column<S, numbers, true> {
   }
   __device__ __forceinline__ void put(const FoundArray<S, true>& to) const {
     store_pack(to.values, make_pack<S, numbers>([&](int i) { return as_stored<S>(values[i]); }));
-    if constexpr (numbers % 4 == 0) {
+    constexpr int kCells = numbers % 4 == 0 ? 4 : 1;  // at once
 #pragma unroll
-      for (int i = 0; i < numbers; i += 4) {
-        const auto cell = [&](int k) { return static_cast<unsigned>(cells[i + k]); };
-        *reinterpret_cast<uint4*>(to.cells + i) = make_uint4(cell(0), cell(1), cell(2), cell(3));
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < numbers; ++i) to.cells[i] = cells[i];
+    for (int i = 0; i < numbers; i += kCells) {
+      store_pack(to.cells + i,
+                 make_pack<std::int32_t, kCells>([&](int k) { return cells[i + k]; }));
     }
   }
 };

@@ -20,7 +20,7 @@ RegionGroups group_rows(const LinearParams& linear, std::int64_t batch, bool wit
     auto* const first = reinterpret_cast<std::uint32_t*>(greatest + chunks);
     std::int32_t* const last = greatest + chunks + count;
     launch(find_extents, count, tuning::kExtentThreads, tuning::kExtentThreads / 32 * 8, stream,
-           ExtentJob{linear.argmax, count, linear.order.size(), first, last});
+           ExtentJob{linear.argmax, linear.order.size(), first, last});
     groups.first_cell = first;
     groups.last_cell = last;
   }

@@ -42,29 +42,25 @@ __device__ __forceinline__ void block_range(Low* least, std::int32_t* greatest,
       *greatest = highs[warp] > *greatest ? highs[warp] : *greatest;
     }
   }
-  __syncthreads();  // the caller's next numbers overwrite these
 }
 
 // Shared memory of both kernels: two numbers a warp.
 __global__ void __launch_bounds__(tuning::kGroupChunk)
     prepare_groups(const __grid_constant__ GroupJob job) {
   auto* const shared = reinterpret_cast<std::int32_t*>(dynamic_shared());
-  const std::int64_t chunks = job.regions.count / tuning::kGroupChunk + 1;
-  for (std::int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
-    const std::int64_t row = chunk * tuning::kGroupChunk + threadIdx.x;
-    const bool real = row < job.regions.count;
-    std::int32_t group = kNoGroup;
-    if (real) {
-      group = static_cast<std::int32_t>(group_of(job.regions, row, job.batch));
-      job.group[row] = group;
-    }
-    std::int32_t least = real ? group : static_cast<std::int32_t>(kInt32Max);
-    std::int32_t greatest = group;
-    block_range(&least, &greatest, shared);
-    if (threadIdx.x == 0) {
-      job.least[chunk] = least;
-      job.greatest[chunk] = greatest;
-    }
+  const std::int64_t row = std::int64_t{blockIdx.x} * tuning::kGroupChunk + threadIdx.x;
+  const bool real = row < job.regions.count;
+  std::int32_t group = kNoGroup;
+  if (real) {
+    group = static_cast<std::int32_t>(group_of(job.regions, row, job.batch));
+    job.group[row] = group;
+  }
+  std::int32_t least = real ? group : static_cast<std::int32_t>(kInt32Max);
+  std::int32_t greatest = group;
+  block_range(&least, &greatest, shared);
+  if (threadIdx.x == 0) {
+    job.least[blockIdx.x] = least;
+    job.greatest[blockIdx.x] = greatest;
   }
 }
 
@@ -72,37 +68,36 @@ __global__ void __launch_bounds__(tuning::kGroupChunk)
 __global__ void __launch_bounds__(tuning::kExtentThreads, tuning::kMinBlocks)
     find_extents(const __grid_constant__ ExtentJob job) {
   auto* const shared = reinterpret_cast<std::int32_t*>(dynamic_shared());
-  for (std::int64_t row = blockIdx.x; row < job.rows; row += gridDim.x) {
-    std::uint32_t first = 0xffffffffu;
-    std::int32_t last = -1;
-    const auto add = [&](std::uint32_t cell) {
-      first = cell < first ? cell : first;
-      last = static_cast<std::int32_t>(cell) > last ? static_cast<std::int32_t>(cell) : last;
-    };
-    const std::int32_t* const cells = job.argmax + row * job.row_size;
-    std::int64_t alone = 0;  // elements before the packs
-    if (job.row_size % 4 == 0 && reinterpret_cast<std::uintptr_t>(cells) % 16 == 0) {
-      const auto* const packs = reinterpret_cast<const uint4*>(cells);
-      const std::int64_t count = job.row_size / 4;
+  const std::int64_t row = blockIdx.x;
+  std::uint32_t first = 0xffffffffu;
+  std::int32_t last = -1;
+  const auto add = [&](std::uint32_t cell) {
+    first = cell < first ? cell : first;
+    last = static_cast<std::int32_t>(cell) > last ? static_cast<std::int32_t>(cell) : last;
+  };
+  const std::int32_t* const cells = job.argmax + row * job.row_size;
+  std::int64_t alone = 0;  // elements before the packs
+  if (job.row_size % 4 == 0 && reinterpret_cast<std::uintptr_t>(cells) % 16 == 0) {
+    const auto* const packs = reinterpret_cast<const uint4*>(cells);
+    const std::int64_t count = job.row_size / 4;
 #pragma unroll 4
-      for (std::int64_t i = threadIdx.x; i < count; i += blockDim.x) {
-        const uint4 pack = packs[i];
-        add(pack.x);
-        add(pack.y);
-        add(pack.z);
-        add(pack.w);
-      }
-      alone = job.row_size;
+    for (std::int64_t i = threadIdx.x; i < count; i += blockDim.x) {
+      const uint4 pack = packs[i];
+      add(pack.x);
+      add(pack.y);
+      add(pack.z);
+      add(pack.w);
     }
+    alone = job.row_size;
+  }
 #pragma unroll 4
-    for (std::int64_t i = alone + threadIdx.x; i < job.row_size; i += blockDim.x) {
-      add(static_cast<std::uint32_t>(cells[i]));
-    }
-    block_range(&first, &last, shared);
-    if (threadIdx.x == 0) {
-      job.first_cell[row] = first;
-      job.last_cell[row] = last;
-    }
+  for (std::int64_t i = alone + threadIdx.x; i < job.row_size; i += blockDim.x) {
+    add(static_cast<std::uint32_t>(cells[i]));
+  }
+  block_range(&first, &last, shared);
+  if (threadIdx.x == 0) {
+    job.first_cell[row] = first;
+    job.last_cell[row] = last;
   }
 }
 

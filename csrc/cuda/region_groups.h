@@ -12,12 +12,12 @@ namespace spp_ext::cuda {
 struct RegionGroups {
   std::int32_t count;         // K
   const std::int32_t* group;  // [K], map * N + image or kNoGroup; null: rows are images, one each
-  const std::int32_t*
-      least;  // [chunks of tuning::kGroupChunk regions], the least group of each ...
-  const std::int32_t* greatest;     // ... and the greatest
-  const std::uint32_t* first_cell;  // [K], the first cell that a row's argmax names, 2^32 - 1 if
-                                    // none; null: extents are not known
-  const std::int32_t* last_cell;    // [K], the last, or -1
+  // [chunks of tuning::kGroupChunk regions], the least and the greatest group of each.
+  const std::int32_t* least;
+  const std::int32_t* greatest;
+  // [K], the first and the last cell that a row's argmax names; 2^32 - 1 and -1 if none. Null: not known.
+  const std::uint32_t* first_cell;
+  const std::int32_t* last_cell;
 };
 
 struct GroupJob {
@@ -29,8 +29,7 @@ struct GroupJob {
 };
 
 struct ExtentJob {
-  const std::int32_t* argmax;  // [rows, row_size]
-  std::int64_t rows;
+  const std::int32_t* argmax;  // [K, row_size]
   std::int64_t row_size;
   std::uint32_t* first_cell;
   std::int32_t* last_cell;

@@ -115,32 +115,11 @@ __device__ __forceinline__ Ranked<T> maximum(const Ranked<T>& a, const Ranked<T>
   return (b.value > a.value) | (higher & !(b.value < a.value)) ? b : a;
 }
 
-// The value that lane `from` of the warp has. Every lane must call.
-template <class V>
-__device__ __forceinline__ V from_lane(const V& value, int from) {
-  struct Words {
-    unsigned word[sizeof(V) / 4];
-  };
-  Words words = spp_ext::detail::bit_cast<Words>(value);
-#pragma unroll
-  for (unsigned& word : words.word) {
-    word = __shfl_sync(0xffffffffu, word, from);
-  }
-  return spp_ext::detail::bit_cast<V>(words);
-}
-
-// Neighbouring numbers or words that one access moves, where they are aligned to their size together.
+// Neighbouring numbers, words or ranked values: a pack whose members are taken one by one.
 template <class N, int count>
 struct Group {
   N of[count];
 
-  static __device__ __forceinline__ Group load(const N* from) {
-    if constexpr (count == 1) {
-      return {{*from}};
-    } else {
-      return spp_ext::detail::bit_cast<Group>(*reinterpret_cast<const Vector*>(from));
-    }
-  }
   // Some of them, from the first on.
   template <int some>
   __device__ __forceinline__ Group<N, some> part(int first) const {
@@ -154,26 +133,6 @@ struct Group {
 #pragma unroll
     for (int i = 0; i < some; ++i) of[first + i] = values.of[i];
   }
-  __device__ __forceinline__ void store(N* to) const {
-    if constexpr (count == 1) {
-      *to = of[0];
-    } else {
-      *reinterpret_cast<Vector*>(to) = spp_ext::detail::bit_cast<Vector>(*this);
-    }
-  }
-  // The same for global memory.
-  __device__ __forceinline__ void write(N* to) const {
-    if constexpr (count == 1) {
-      *to = of[0];
-    } else {
-      write_vector(reinterpret_cast<Vector*>(to), spp_ext::detail::bit_cast<Vector>(*this));
-    }
-  }
-
- private:
-  using Vector = typename detail::Vector<(count == 1               ? 4
-                                          : count * sizeof(N) > 16 ? 16
-                                                                   : count * sizeof(N))>::type;
 };
 
 // Of the cells [begin - halo, end + halo) those that exist.
@@ -324,9 +283,9 @@ struct StripPool {
       const S* const from = static_cast<const S*>(job.input.data) + element;
       Group<Cell, count> cells;
       if constexpr (kInWords) {
-        cells = Group<Cell, count>::load(reinterpret_cast<const Cell*>(from));
+        cells = load_as<Group<Cell, count>>(reinterpret_cast<const Cell*>(from));
       } else {
-        const auto numbers = Group<S, count>::load(from);
+        const auto numbers = load_as<Group<S, count>>(from);
         if constexpr (with_argmax) {
 #pragma unroll
           for (int i = 0; i < count; ++i) {
@@ -335,7 +294,7 @@ struct StripPool {
             cells.of[i] = {value, rank_order(at, value != value) | at};
           }
         } else if constexpr (kPlanes == 2) {
-          const auto others = Group<S, count>::load(from + second);
+          const auto others = load_as<Group<S, count>>(from + second);
 #pragma unroll
           for (int i = 0; i < count; ++i) {
             cells.of[i] = {numbers.of[i].bits | static_cast<std::uint32_t>(others.of[i].bits)
@@ -349,7 +308,7 @@ struct StripPool {
       constexpr int kTogether = is_contiguous ? kCellsTogether<count> : 1;
 #pragma unroll
       for (int i = 0; i < count; i += kTogether) {
-        cells.template part<kTogether>(i).store(cell + cells_at[i]);
+        store_pack(cell + cells_at[i], cells.template part<kTogether>(i));
       }
     };
     for_each_group<is_contiguous, count>(walk, load);
@@ -368,10 +327,10 @@ struct StripPool {
       constexpr int kTogether = is_contiguous ? kCellsTogether<count> : 1;
 #pragma unroll
       for (int i = 0; i < count; i += kTogether) {
-        cells.set(i, Group<Cell, kTogether>::load(cell + cells_at[i]));
+        cells.set(i, load_as<Group<Cell, kTogether>>(cell + cells_at[i]));
       }
       if constexpr (kInWords) {
-        cells.write(reinterpret_cast<Cell*>(to));
+        write_pack(reinterpret_cast<Cell*>(to), cells);
       } else {
         Group<S, count> numbers;
         if constexpr (with_argmax) {
@@ -383,7 +342,7 @@ struct StripPool {
             numbers.of[i] = narrow<S>(cells.of[i].value);
             argmax.of[i] = first_cell + from - lane + from / kLanes * (width - kLanes);
           }
-          argmax.write(job.argmax + element);
+          write_pack(job.argmax + element, argmax);
         } else if constexpr (kPlanes == 2) {
           Group<S, count> others;
 #pragma unroll
@@ -391,12 +350,12 @@ struct StripPool {
             numbers.of[i] = {static_cast<std::uint16_t>(cells.of[i].pair)};
             others.of[i] = {static_cast<std::uint16_t>(cells.of[i].pair >> 16)};
           }
-          if (walk.planes > 1) others.write(to + second);
+          if (walk.planes > 1) write_pack(to + second, others);
         } else {
 #pragma unroll
           for (int i = 0; i < count; ++i) numbers.of[i] = cells.of[i].number;
         }
-        numbers.write(to);
+        write_pack(to, numbers);
       }
     };
     for_each_group<is_contiguous, count>(walk, write);

@@ -30,27 +30,13 @@ constexpr int kPerWord = sizeof(Word<S>) / sizeof(S);  // numbers in a word
 template <class S>
 constexpr int kPerPack = 16 / sizeof(S);  // numbers in a pack of 16 bytes
 
-__device__ __forceinline__ Word<float> maximum(Word<float> a, Word<float> b) {
-  return {maximum(a.number, b.number)};
-}
-__device__ __forceinline__ Word<double> maximum(Word<double> a, Word<double> b) {
-  return {maximum(a.number, b.number)};
-}
-__device__ __forceinline__ Word<Half> maximum(Word<Half> a, Word<Half> b) {
-  return {maximum_of_half_pairs(a.pair, b.pair)};
-}
-__device__ __forceinline__ Word<BFloat16> maximum(Word<BFloat16> a, Word<BFloat16> b) {
-  return {maximum_of_bfloat16_pairs(a.pair, b.pair)};
-}
-
 template <class S>
-__device__ __forceinline__ Word<S> shuffle_xor(Word<S> word, int offset) {
+__device__ __forceinline__ Word<S> maximum(Word<S> a, Word<S> b) {
   if constexpr (kPerWord<S> == 1) {
-    word.number = __shfl_xor_sync(0xffffffffu, word.number, offset);
+    return {maximum(a.number, b.number)};
   } else {
-    word.pair = __shfl_xor_sync(0xffffffffu, word.pair, offset);
+    return {maximum_of_pairs<S>(a.pair, b.pair)};
   }
-  return word;
 }
 
 // From storage to the type that numbers are compared and summed in, and back, rounding.
@@ -110,17 +96,6 @@ __device__ __forceinline__ Pack<S, numbers> lowest_pack() {
   return make_pack<S, numbers>([&](int) { return lowest; });
 }
 
-template <class S>
-__device__ __forceinline__ Word<S> narrow_pair(float low, float high);
-template <>
-__device__ __forceinline__ Word<Half> narrow_pair<Half>(float low, float high) {
-  return {to_half_pair(low, high)};
-}
-template <>
-__device__ __forceinline__ Word<BFloat16> narrow_pair<BFloat16>(float low, float high) {
-  return {to_bfloat16_pair(low, high)};
-}
-
 // A pack of the numbers, rounded.
 template <class S, int numbers>
 __device__ __forceinline__ Pack<S, numbers> narrow_pack(const ComputeType<S> (&values)[numbers]) {
@@ -130,7 +105,7 @@ __device__ __forceinline__ Pack<S, numbers> narrow_pack(const ComputeType<S> (&v
     if constexpr (kPerWord<S> == 1) {
       result.words[i] = {narrow<S>(values[i])};
     } else {
-      result.words[i / 2] = narrow_pair<S>(values[i], values[i + 1]);
+      result.words[i / 2] = {to_pair<S>(values[i], values[i + 1])};
     }
   }
   return result;
@@ -148,6 +123,7 @@ __device__ __forceinline__ Pack<S, numbers> maximum(const Pack<S, numbers>& a,
 }
 
 namespace detail {
+
 template <int bytes>
 struct Vector;
 template <>
@@ -162,40 +138,78 @@ template <>
 struct Vector<4> {
   using type = unsigned;
 };
+template <class V>
+using VectorOf = typename Vector<sizeof(V)>::type;
+
+// `value` with each of its 32 bits exchanged for f(them).
+template <class V, class F>
+__device__ __forceinline__ V exchange(const V& value, const F& f) {
+  struct Parts {
+    unsigned part[sizeof(V) / 4];
+  };
+  Parts parts = spp_ext::detail::bit_cast<Parts>(value);
+#pragma unroll
+  for (unsigned& part : parts.part) part = f(part);
+  return spp_ext::detail::bit_cast<V>(parts);
+}
+
 }  // namespace detail
 
-// A pack from memory, which must be aligned to its size, and to it. One instruction each.
-template <class S, int numbers = kPerPack<S>>
-__device__ __forceinline__ Pack<S, numbers> load_pack(const S* from) {
-  constexpr int kBytes = numbers * static_cast<int>(sizeof(S));
-  if constexpr (kBytes == 2) {
-    return {{{static_cast<std::uint32_t>(from->bits) * 0x10001u}}};
+// The value that lane `from` has, and that the lane has whose number differs in the bits `offset`. Every
+// lane of the warp must call.
+template <class V>
+__device__ __forceinline__ V from_lane(const V& value, int from) {
+  return detail::exchange(value,
+                          [&](unsigned part) { return __shfl_sync(0xffffffffu, part, from); });
+}
+template <class V>
+__device__ __forceinline__ V shuffle_xor(const V& value, int offset) {
+  return detail::exchange(
+      value, [&](unsigned part) { return __shfl_xor_sync(0xffffffffu, part, offset); });
+}
+
+// A pack, or whatever else stands in memory as neighbouring numbers N, at most 16 bytes and aligned to its
+// size: from memory, to it, and to global memory. One instruction each.
+template <class V, class N>
+__device__ __forceinline__ V load_as(const N* from) {
+  if constexpr (sizeof(V) == sizeof(N)) {
+    return spp_ext::detail::bit_cast<V>(*from);
   } else {
-    using Vector = typename detail::Vector<kBytes>::type;
-    return spp_ext::detail::bit_cast<Pack<S, numbers>>(*reinterpret_cast<const Vector*>(from));
+    return spp_ext::detail::bit_cast<V>(*reinterpret_cast<const detail::VectorOf<V>*>(from));
   }
 }
-template <class S, int numbers>
-__device__ __forceinline__ void store_pack(S* to, const Pack<S, numbers>& pack) {
-  constexpr int kBytes = numbers * static_cast<int>(sizeof(S));
-  if constexpr (kBytes == 2) {
-    *to = pack[0];
+template <class S, int numbers = kPerPack<S>>
+__device__ __forceinline__ Pack<S, numbers> load_pack(const S* from) {
+  if constexpr (numbers == 1 && kPerWord<S> == 2) {
+    return {{{static_cast<std::uint32_t>(from->bits) * 0x10001u}}};
   } else {
-    using Vector = typename detail::Vector<kBytes>::type;
-    *reinterpret_cast<Vector*>(to) = spp_ext::detail::bit_cast<Vector>(pack);
+    return load_as<Pack<S, numbers>>(from);
   }
 }
 
-// store_pack for global memory.
-template <class S, int numbers>
-__device__ __forceinline__ void write_pack(S* to, const Pack<S, numbers>& pack) {
-  constexpr int kBytes = numbers * static_cast<int>(sizeof(S));
-  if constexpr (kBytes == 2) {
-    *to = pack[0];
+namespace detail {
+template <class N, class V, class F>
+__device__ __forceinline__ void put_pack(N* to, const V& pack, const F& put_vector) {
+  if constexpr (sizeof(V) == sizeof(N)) {
+    *to = spp_ext::detail::bit_cast<N>(pack);
   } else {
-    using Vector = typename detail::Vector<kBytes>::type;
-    write_vector(reinterpret_cast<Vector*>(to), spp_ext::detail::bit_cast<Vector>(pack));
+    using Vector = VectorOf<V>;
+    put_vector(reinterpret_cast<Vector*>(to), spp_ext::detail::bit_cast<Vector>(pack));
   }
+}
+template <class S, class F>
+__device__ __forceinline__ void put_pack(S* to, const Pack<S, 1>& pack, const F&) {
+  *to = pack[0];
+}
+}  // namespace detail
+
+template <class N, class V>
+__device__ __forceinline__ void store_pack(N* to, const V& pack) {
+  detail::put_pack(to, pack, [](auto* at, auto vector) { *at = vector; });
+}
+template <class N, class V>
+__device__ __forceinline__ void write_pack(N* to, const V& pack) {
+  detail::put_pack(to, pack, [](auto* at, auto vector) { write_vector(at, vector); });
 }
 
 }  // namespace spp_ext::cuda

@@ -159,7 +159,7 @@ def test_steps_extend_the_environment_and_find_the_toolkit(gpu_check, monkeypatc
 SANITIZER = """========= COMPUTE-SANITIZER
 collected
 ========= Invalid __global__ read of size 4 bytes
-=========     at spp_ext::cuda::pool_planes(Params)+0x70
+=========     at spp_ext::cuda::pool_map_planes(Params)+0x70
 {}========= ERROR SUMMARY: 900 errors
 """
 
@@ -175,8 +175,7 @@ def test_the_commit_comes_from_the_environment_where_there_is_no_git(monkeypatch
     with monkeypatch.context() as patch:
         patch.syspath_prepend(ROOT)
         commit = importlib.import_module("benchmarks.commit")
-    patch_path = "/nowhere"
-    monkeypatch.setenv("PATH", patch_path)
+    monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("SPP_EXT_COMMIT", "fedcba987654")
     assert commit.commit() == "fedcba987654" and commit.is_exact("fedcba987654")
     monkeypatch.delenv("SPP_EXT_COMMIT")

@@ -325,6 +325,18 @@ def test_torch_would_tell_if_the_host_waited():
         x.sum().item()
 
 
+def captured(step):
+    """A graph of ``step``, which is called once before, as torch's documentation asks; and what it will write to."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        return graph, step()
+
+
 def test_a_graph_replays_on_new_inputs():
     x = make((2, 64, 30, 40)).requires_grad_()
     rois = rois_for(x, 40)
@@ -333,20 +345,13 @@ def test_a_graph_replays_on_new_inputs():
         output = torch.cat([spp_ext.spatial_pyramid_pool(x), pool_regions(x, rois)])
         return output.detach(), torch.autograd.grad(output.sum(), x)[0]
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
+    graph, results = captured(step)
     for seed in (1, 2):
         with torch.no_grad():
             x.copy_(make(x.shape, seed=seed))
             rois[:, 1:] += 7
         graph.replay()
-        assert_same(captured, step())
+        assert_same(results, step())
 
 
 def test_a_graph_of_several_maps_replays_on_new_inputs():
@@ -358,14 +363,7 @@ def test_a_graph_of_several_maps_replays_on_new_inputs():
         output = pool_maps(maps, rois, which)
         return output.detach(), *torch.autograd.grad(output.sum(), maps, materialize_grads=True)
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
+    graph, results = captured(step)
     for seed in (1, 2):
         with torch.no_grad():
             for x in maps:
@@ -373,7 +371,7 @@ def test_a_graph_of_several_maps_replays_on_new_inputs():
             rois[:, 1:] += 7
             which.copy_((which + 1) % 4)
         graph.replay()
-        assert_same(captured, step())
+        assert_same(results, step())
 
 
 # Without the call before that torch's documentation asks for. A driver before CUDA 12.3 cannot load kernels meanwhile.

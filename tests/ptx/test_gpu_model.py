@@ -1,7 +1,6 @@
 """The model that predicts times: occupancy, the formula on made-up counts, the weights, the table."""
 
 import math
-import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -249,16 +248,14 @@ def test_a_form_has_one_name_whatever_its_hints(form, name):
     assert WEIGHTS.of(form, "90") is not None
 
 
-def test_every_form_of_the_kernels_has_a_weight(tmp_path):
-    if shutil.which("nvcc") is None:
-        pytest.skip("needs nvcc")
+def test_every_form_of_the_kernels_has_a_weight(nvcc):
     from tools.gpu_model.ptx import modules
 
+    used = {ptx: set().union(*map(weights.forms_in, modules(ptx))) for ptx in {gpu.ptx for gpu in GPUS.values()}}
     missing = {
         f"{form} on sm_{gpu.architecture}"
         for gpu in GPUS.values()
-        for text in modules(gpu.ptx)
-        for form in weights.forms_in(text)
+        for form in used[gpu.ptx]
         if gpu.architecture not in WEIGHTS.forms.get(form, {})
     }
     assert not missing, f"python -m tools.gpu_model weights --nvdisasm PATH measures {sorted(missing)}"

@@ -74,7 +74,7 @@ std::string text(const Index& at) {
          ")";
 }
 
-// __shfl_sync(mask 0x0000ffff) at pool.cuh:120
+// __shfl_sync(mask 0x0000ffff) at pool_map.cuh:120
 std::string text(const Call& call) {
   char mask[32] = "";
   if (call.op != Op::kBlockBarrier) std::snprintf(mask, sizeof(mask), "mask 0x%08x", call.mask);

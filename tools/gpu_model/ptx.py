@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools import cuda_report
 
-from .registers import CACHE, digest, sources
+from .registers import CACHE, NVCC, digest, sources
 
 BYTES = {"pred": 1, "f16x2": 4, "bf16x2": 4, "bf16": 2}
 
@@ -95,43 +93,30 @@ def _statements(line: str) -> list[str]:
     ]
 
 
-def _make(commands: Sequence[tuple[Path, list[str]]], folder: Path) -> list[str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, command in commands:
-        if not path.exists():
-            partial = path.with_suffix(".partial")
-            done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True, cwd=folder)
-            if done.returncode != 0:
-                raise RuntimeError(done.stdout + done.stderr)
-            partial.rename(path)
-    return [path.read_text() for path, _ in commands]
+def _make(commands: dict[Path, list[str]]) -> list[str]:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    missing = {path: path.with_suffix(".partial") for path in commands if not path.exists()}
+    cuda_report.run_all([*commands[path], "-o", str(partial)] for path, partial in missing.items())
+    for path, partial in missing.items():
+        partial.rename(path)
+    return [path.read_text() for path in commands]
 
 
 def modules(architecture: str) -> list[str]:
     """The PTX of every .cu file of csrc/cuda, made by the commands of the build."""
-    commands = []
+    commands, inputs = {}, digest(sources())
     for command in cuda_report.compile_commands():
         words = cuda_report.for_architecture(command, architecture)
         source = words[words.index("-c") + 1]
         dropped = {"-c", "-Xptxas=-v", "-o", "/dev/null"}
         flags = [word for word in words if word not in dropped and not word.startswith("--generate-code")]
-        target = CACHE / f"{Path(source).stem}-{architecture}-{digest(sources())}.ptx"
-        commands.append((target, [*flags, "--ptx", f"-arch=compute_{architecture}"]))
-    CACHE.mkdir(parents=True, exist_ok=True)
-    return _make(commands, cuda_report.BUILD)
+        target = CACHE / f"{Path(source).stem}-{architecture}-{inputs}.ptx"
+        commands[target] = [*flags, "--ptx", f"-arch=compute_{architecture}"]
+    return _make(commands)
 
 
 def of_source(path: Path, architecture: str) -> str:
     """The PTX of one file of its own."""
     target = CACHE / f"{path.stem}-{architecture}-{digest([path])}.ptx"
-    command = [
-        "nvcc",
-        "-std=c++17",
-        "-O3",
-        "--fmad=false",
-        "--ptx",
-        f"-arch=compute_{architecture}",
-        str(path.resolve()),
-    ]
-    CACHE.mkdir(parents=True, exist_ok=True)
-    return _make([(target, command)], CACHE)[0]
+    command = [*NVCC, "--ptx", f"-arch=compute_{architecture}", str(path.resolve())]
+    return _make({target: command})[0]

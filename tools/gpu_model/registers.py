@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools import cuda_report
 
 CACHE = cuda_report.ROOT / "build" / "gpu-model"
+NVCC = ["nvcc", "-std=c++17", "-O3", "--fmad=false"]  # for a source that is not part of the build
 
 
 def digest(paths: Iterable[Path]) -> str:
@@ -33,15 +32,7 @@ def _report(commands: list[list[str]], name: str) -> dict[str, list[int]]:
     cached = CACHE / f"registers-{name}.json"
     if cached.exists():
         return json.loads(cached.read_text())
-
-    def run(command: list[str]) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=cuda_report.BUILD)
-        if done.returncode != 0:
-            raise RuntimeError(done.stdout + done.stderr)
-        return done.stdout + done.stderr
-
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        texts = list(pool.map(run, commands))
+    texts = cuda_report.run_all(commands)
     found = {row[0]: [row[2], row[5]] for text in texts for row in cuda_report.read_report(text)}
     CACHE.mkdir(parents=True, exist_ok=True)
     cached.write_text(json.dumps(found))
@@ -56,6 +47,5 @@ def of_kernels(architecture: str) -> dict[str, list[int]]:
 
 def of_source(path: Path, architecture: str) -> dict[str, list[int]]:
     """The same for one file of its own."""
-    command = ["nvcc", "-std=c++17", "-O3", "--fmad=false", "-Xptxas=-v", f"-arch=sm_{architecture}"]
-    command += ["-cubin", "-o", "/dev/null", str(path.resolve())]
+    command = [*NVCC, "-Xptxas=-v", f"-arch=sm_{architecture}", "-cubin", "-o", "/dev/null", str(path.resolve())]
     return _report([command], f"{architecture}-{path.stem}-{digest([path])}")

@@ -8,7 +8,6 @@ import itertools
 import math
 import multiprocessing
 import os
-import subprocess
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from benchmarks import report as benchmarks_report
 from benchmarks.cases import FORWARD, Case, cases
+from benchmarks.commit import commit
 from spp_ext._progress import progress
 from spp_ext.cli.tables import as_text
 
@@ -270,14 +270,6 @@ def _groups(chosen: Sequence[Case]) -> list[list[Case]]:
     return sorted(groups.values(), key=lambda group: -sum(case.bytes for case in group))
 
 
-def _commit() -> str | None:
-    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
-    try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # no git, or not a checkout
-        return None
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predicts, prints the table and what failed; returns 1 if a case did."""
     parser = ArgumentParser(prog="python -m tools.gpu_model", description=__doc__)
@@ -313,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, error in failed.items():
         print(f"FAILED {name}: {error}")
     if options.write and not failed:
-        report.save(ordered, RESULT, _commit())
+        report.save(ordered, RESULT, commit())
         section = report.section(ordered, gpus, benchmarks_report.as_markdown)
         benchmarks_report.write_sections(ROOT / "README.md", {"gpu-model": section})
     return 1 if failed else 0

@@ -27,12 +27,9 @@ inline std::int32_t once(std::int32_t value) { return value; }
 inline float to_float(Half value) { return to_compute(value); }
 inline Half to_half(float value) { return from_compute<Half>(value); }
 
-inline unsigned to_half_pair(float low, float high) {
-  return unsigned{to_half(low).bits} | unsigned{to_half(high).bits} << 16;
-}
-inline unsigned to_bfloat16_pair(float low, float high) {
-  return unsigned{from_compute<BFloat16>(low).bits} | unsigned{from_compute<BFloat16>(high).bits}
-                                                          << 16;
+template <class S>
+unsigned to_pair(float low, float high) {
+  return unsigned{from_compute<S>(low).bits} | unsigned{from_compute<S>(high).bits} << 16;
 }
 
 inline std::uint64_t multiply_add(std::uint32_t a, std::uint32_t b, std::uint64_t c) {
@@ -48,12 +45,6 @@ unsigned maximum_of_pairs(unsigned a, unsigned b) {
     return MaxOp::replaces(to_compute(p), to_compute(q)) ? p.bits : q.bits;
   };
   return of(a, b) | of(a >> 16, b >> 16) << 16;
-}
-inline unsigned maximum_of_half_pairs(unsigned a, unsigned b) {
-  return maximum_of_pairs<Half>(a, b);
-}
-inline unsigned maximum_of_bfloat16_pairs(unsigned a, unsigned b) {
-  return maximum_of_pairs<BFloat16>(a, b);
 }
 
 }  // namespace spp_ext::cuda
