@@ -235,7 +235,7 @@ struct RegionWarp {
     constexpr int kLanes = 32 / kRegions;  // of each region, whose packs alternate
     const std::int32_t region = lane & (kRegions - 1), own = lane >> kBits;
     const std::int32_t first = region * policy.region_items * kV;
-    E* const own_run = reinterpret_cast<E*>(run) + first;
+    E* const own_run = reinterpret_cast<E*>(run) + region * policy.run_items * kV;
     E* const own_row = output + one_of(regions, region).row * (job.channels * job.output_bins);
     if (policy.aligned) {
       const RunItem* item = to_run + own;

@@ -31,15 +31,17 @@ struct RegionShared {
   std::int32_t of_warp;  // bytes of one
   std::int32_t values;   // S [regions][region_items], V channels each
   std::int32_t places;   // int32 alike, the cells of the values, with argmax
-  std::int32_t run;      // S or int32 [regions][region_items], V channels each
+  std::int32_t run;      // S or int32 [regions][run_items], V channels each
   std::int32_t empty;    // uint8 [regions][region_items]
 };
 
 struct RegionPolicy {
   std::int32_t pack_bits;   // a slab has 1 << pack_bits packs of channels
   std::int32_t cell_bytes;  // of a slab
-  std::int32_t
-      region_items;  // items of a region, and some more so that two regions lie in different banks
+  // From one region's packs to the next one's, in a warp's values and in its runs: so many that lanes at
+  // work on two regions meet different banks.
+  std::int32_t region_items;
+  std::int32_t run_items;
   std::int32_t warps;     // of a block
   std::int64_t segments;  // blocks that share the regions of a slab
   std::int32_t

@@ -43,20 +43,21 @@ __device__ __forceinline__ void copy_cells(const FeatureMap& map, const S* from,
     }
     return;
   }
+  // Offsets in a plane are 32 bits wide; V planes are read side by side.
+  const auto cell_stride = static_cast<std::uint32_t>(map.cell_stride());
+#pragma unroll 1
   for (std::int32_t pack = 0; pack < 1 << pack_bits; ++pack) {
     const S* of_channel[kV];
 #pragma unroll
     for (int n = 0; n < kV; ++n) {
-      of_channel[n] = from +
-                      smaller_of(channel + pack * kV + n, map.channels - 1) * map.plane_stride() +
-                      thread * map.cell_stride();
+      of_channel[n] =
+          from + smaller_of(channel + pack * kV + n, map.channels - 1) * map.plane_stride();
     }
-    const std::int64_t step = threads * map.cell_stride();
+#pragma unroll 2
     for (std::int32_t cell = thread; cell < cells; cell += threads) {
+      const std::uint32_t at = static_cast<std::uint32_t>(cell) * cell_stride;
       store_pack(table + ((cell << pack_bits) + pack) * kV,
-                 make_pack<S>([&](int n) { return *of_channel[n]; }));
-#pragma unroll
-      for (int n = 0; n < kV; ++n) of_channel[n] += step;
+                 make_pack<S>([&](int n) { return of_channel[n][at]; }));
     }
   }
 }
