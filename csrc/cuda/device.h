@@ -29,6 +29,11 @@ __device__ __forceinline__ std::int32_t once(std::int32_t value) {
   asm("" : "+r"(value));
   return value;
 }
+template <class T>
+__device__ __forceinline__ const T* once(const T* pointer) {
+  asm("" : "+l"(pointer));
+  return pointer;
+}
 // Conversions by one instruction where core/scalar.h takes many, to the same values.
 __device__ __forceinline__ float to_float(Half value) {
   float result;

@@ -67,11 +67,9 @@ bool fits(const RegionJob& job, std::int64_t table_cells, RegionPlan& plan, std:
   const bool with_argmax = job.argmax != nullptr;
   const std::int64_t size = size_of(job.maps[0].dtype), bins = job.pyramid.bins;
   const std::int64_t items = bins << policy.pack_bits;
-  // Banks repeat after 128 bytes. A pack of values is 16; in runs a number is 4, or 2, and the channels of a
-  // pack are a level's bins apart.
-  const std::int64_t region_items = (items + 3) / 8 * 8 + 4, run_items = region_items + 2;
+  // 16 bytes an item, and banks repeat after 128 bytes.
+  const std::int64_t region_items = (items + 3) / 8 * 8 + 4;
   policy.region_items = static_cast<std::int32_t>(region_items);
-  policy.run_items = static_cast<std::int32_t>(run_items);
   const std::int64_t regions = std::int64_t{1} << region_bits(policy.pack_bits, with_argmax);
   const std::int64_t place_bytes = with_argmax ? 16 / size * 4 : 0;
   const std::int64_t table =
@@ -94,7 +92,7 @@ bool fits(const RegionJob& job, std::int64_t table_cells, RegionPlan& plan, std:
   const std::int64_t before = std::exchange(taken, 0);
   shared.values = take(regions * region_items * 16);
   shared.places = take(regions * region_items * place_bytes);
-  shared.run = take(regions * run_items * std::max<std::int64_t>(place_bytes, 16));
+  shared.run = take(regions * region_items * std::max<std::int64_t>(place_bytes, 16));
   shared.empty = take(regions * region_items);
   shared.of_warp = take(0);
   policy.warps = static_cast<std::int32_t>(

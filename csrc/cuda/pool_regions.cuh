@@ -5,8 +5,9 @@
 //
 //   base bins      a lane looks up a pack of channels of a bin in the tables
 //   derived bins   a lane merges a pack from others, in the warp's shared memory
-//   output         packs of channels are turned into runs of bins: a level of a slab is one aligned run
-//                  of a row, of which a lane writes 16 bytes
+//   runs           each lane also puts its pack's numbers into the order of a row of output, in which a
+//                  level of a slab is one run
+//   output         a lane writes 16 aligned bytes of a run
 //
 //   lane      0 1   2 3   4 5  ...  30 31      (2 packs; 16 bins of one region)
 //   pack      0 1   0 1   0 1        0  1
@@ -31,12 +32,20 @@ struct WarpRegion {
   std::int32_t bins;   // its first, in bytes from job.bins
 };
 
+// One pack of channels of one bin of one region of a warp.
+struct Place {
+  std::int32_t region;
+  std::int32_t item;  // region_lists.cuh
+  std::int32_t pack;  // its place in the warp's memory
+};
+
 // A warp's own shared memory, and what it does there. All lanes must call each function together.
 template <class S, bool with_argmax, bool staged, int pack_bits>
 struct RegionWarp {
   static constexpr int kV = kPerPack<S>;
   static constexpr int kBits = region_bits(pack_bits, with_argmax);
   static constexpr int kRegions = 1 << kBits;
+  static constexpr int kCells = kV < 4 ? kV : 4;  // places that are loaded and stored at once
 
   const RegionJob& job;
   const RegionPolicy& policy;
@@ -46,28 +55,53 @@ struct RegionWarp {
   unsigned char* empty;
   const DerivedItem* derived;
   const RunItem* to_run;
-  const std::int32_t* from_run;
+  const std::uint32_t* from_run;
   std::int32_t lane;
-  std::int32_t items;    // of a region
-  std::int64_t channel;  // the slab's first
-  std::int32_t used;     // its channels that exist
-  bool with_nan;         // whether a cell may be NaN
+  std::int32_t items;      // of a region
+  std::int32_t run_bytes;  // from one region's run of values to the next one's
+  std::int64_t channel;    // the slab's first
+  std::int32_t used;       // its channels that exist
+  bool with_nan;           // whether a cell may be NaN
 
-  __device__ __forceinline__ void put(std::int32_t item, const Bests<S>& best) const {
-    store_pack(values + item * kV, make_pack<S>([&](int n) { return narrow<S>(best.values[n]); }));
+  // Keeps a pack of an item, from which others are merged, and puts its numbers where they go in the run of
+  // its region.
+  __device__ __forceinline__ void keep(const Place& place, const Pack<S>& best) const {
+    store_pack(values + place.pack * kV, best);
+    const RunItem to = to_run[place.item];
+    put_in_run(reinterpret_cast<S*>(run), place.region * run_bytes + to.first(), to.step(), best);
+  }
+  __device__ __forceinline__ void keep(const Place& place, const Bests<S>& best) const {
+    keep(place, narrow_pack<S>(best.values));
 #pragma unroll
-    for (int n = 0; n < kV; n += 4) {
-      constexpr int kCells = kV < 4 ? kV : 4;
-      store_pack(places + item * kV + n,
+    for (int n = 0; n < kV; n += kCells) {
+      store_pack(places + place.pack * kV + n,
                  make_pack<std::int32_t, kCells>([&](int k) { return best.cells[n + k]; }));
     }
   }
-  __device__ __forceinline__ void put_all(std::int32_t item, S value, std::int32_t cell) const {
-    store_pack(values + item * kV, make_pack<S>([&](int) { return value; }));
-    if constexpr (with_argmax) {
+  // Puts the places where the values were, once these are written.
+  __device__ __forceinline__ void put_places() const {
+    constexpr std::int32_t kBytes = sizeof(std::int32_t), kValueBytes = sizeof(S);
+    for_each(0, items, [&](const Place& place) {
+      const RunItem to = to_run[place.item];
+      const std::int32_t step = to.step() * kBytes / kValueBytes;
+      std::int32_t at = (place.region * run_bytes + to.first()) * kBytes / kValueBytes;
 #pragma unroll
-      for (int n = 0; n < kV; ++n) places[item * kV + n] = cell;
-    }
+      for (int n = 0; n < kV; n += kCells) {
+        const std::int32_t* const cells = places + place.pack * kV + n;
+        at = put_in_run(reinterpret_cast<std::int32_t*>(run), at, step,
+                        load_pack<std::int32_t, kCells>(cells));
+      }
+    });
+  }
+  // Puts numbers `step` bytes apart, the first `at` bytes into the runs; returns where the next would go.
+  template <class E, int numbers>
+  static __device__ __forceinline__ std::int32_t put_in_run(E* runs, std::int32_t at,
+                                                            std::int32_t step,
+                                                            const Pack<E, numbers>& pack) {
+    auto* const memory = reinterpret_cast<unsigned char*>(runs);
+#pragma unroll
+    for (int n = 0; n < numbers; ++n, at += step) *reinterpret_cast<E*>(memory + at) = pack[n];
+    return at;
   }
 
   // By selection: an array that is indexed at run time would lie in local memory.
@@ -84,8 +118,8 @@ struct RegionWarp {
     return spp_ext::detail::bit_cast<BinCells>(*reinterpret_cast<const uint4*>(first + at));
   }
 
-  // Calls f(region, item, pack) for the items [begin, end) of all regions, a lane each, where `pack` is the
-  // place in the warp's memory. The lanes of a round are mostly of one region, whose bins are about alike.
+  // Calls f(place) for the items [begin, end) of all regions, a lane each. The lanes of a round are mostly of
+  // one region, whose bins are about alike.
   template <class F>
   __device__ __forceinline__ void for_each(std::int32_t begin, std::int32_t end, const F& f) const {
     const std::int32_t count = once(end - begin);
@@ -93,7 +127,7 @@ struct RegionWarp {
     for (std::int32_t i = lane; i < count << kBits; i += 32) {
       const std::int32_t region = kRegions == 2 && i >= count ? 1 : 0;
       const std::int32_t item = begin + i - region * count;
-      f(region, item, region * policy.region_items + item);
+      f(Place{region, item, region * policy.region_items + item});
     }
     __syncwarp();
   }
@@ -105,7 +139,7 @@ struct RegionWarp {
     const std::int32_t first = once(region * policy.region_items);
 #pragma unroll 1
     for (std::int32_t item = begin + (lane >> kBits); item < end; item += 32 >> kBits) {
-      f(item, first + item);
+      f(Place{region, item, first + item});
     }
     __syncwarp();
   }
@@ -115,49 +149,54 @@ struct RegionWarp {
   __device__ __forceinline__ bool pool_base(const WarpRegion (&regions)[kRegions],
                                             const TablesOf& tables_of) const {
     std::int32_t least_side = 2;
-    for_each(0, job.base_bins << pack_bits,
-             [&](std::int32_t region, std::int32_t item, std::int32_t pack) {
-               const WarpRegion of = one_of(regions, region);
-               const BinCells bin = cells_of(of, item);
-               const std::int32_t own = (item & ((1 << pack_bits) - 1)) * 16;
-               const Tables<S> tables = tables_of(of.group);
-               if constexpr (with_argmax) {
-                 put(pack, with_nan ? search<S, true, staged>(tables, bin, own)
-                                    : search<S, false, staged>(tables, bin, own));
-               } else {
-                 store_pack(values + pack * kV, look_up<S, staged>(tables, bin, own));
-               }
-               least_side = bin.side < least_side ? bin.side : least_side;
-             });
+    for_each(0, job.base_bins << pack_bits, [&](const Place& place) {
+      const WarpRegion of = one_of(regions, place.region);
+      const BinCells bin = cells_of(of, place.item);
+      const std::int32_t own = (place.item & ((1 << pack_bits) - 1)) * 16;
+      const Tables<S> tables = tables_of(of.group);
+      if constexpr (with_argmax) {
+        keep(place, with_nan ? search<S, true, staged>(tables, bin, own)
+                             : search<S, false, staged>(tables, bin, own));
+      } else {
+        keep(place, look_up<S, staged>(tables, bin, own));
+      }
+      least_side = bin.side < least_side ? bin.side : least_side;
+    });
     return least_side == 0;
   }
 
-  // Calls f(part) for the packs, in bytes from `values`, that derived item `item` is merged from. `pack` is
-  // its own place.
-  template <class F>
-  __device__ __forceinline__ void for_each_part(std::int32_t item, std::int32_t pack,
-                                                const F& f) const {
-    const DerivedItem entry = derived[item - (job.base_bins << pack_bits)];
-    std::int32_t row = entry.from + (pack - item) * 16;
-    std::int32_t down = entry.down;
+  // Calls f(part...) for the packs, in bytes from `values`, that a derived item is merged from, `columns` of a
+  // row at a time; where there are fewer, the last one again.
+  template <int columns, class F>
+  __device__ __forceinline__ void for_each_part(const Place& place, const F& f) const {
+    constexpr std::int32_t kStep = 16 << pack_bits;
+    const DerivedItem entry = derived[place.item - (job.base_bins << pack_bits)];
+    std::int32_t first = entry.from + (place.pack - place.item) * 16;
+    std::int32_t to_last = entry.across - kStep;
 #pragma unroll 1
     do {
-      std::int32_t part = row;
-      std::int32_t left = entry.across;
+      const auto part_at = [&](std::int32_t offset) { return offset < to_last ? offset : to_last; };
+      const std::int32_t second = once(part_at(kStep)), third = once(part_at(2 * kStep));
+      std::int32_t part = first;
+      std::int32_t down = entry.down;
 #pragma unroll 1
       do {
-        f(part);
-        part += 16 << pack_bits;
-        left -= 16 << pack_bits;
-      } while (left > 0);
-      row += entry.stride;
-    } while (--down > 0);
+        if constexpr (columns == 3) {
+          f(part, part + second, part + third);
+        } else {
+          f(part);
+        }
+        part += entry.stride;
+      } while (--down > 0);
+      first += columns * kStep;
+      to_last -= columns * kStep;
+    } while (to_last >= 0);
   }
   __device__ __forceinline__ Pack<S> value_at(std::int32_t bytes) const {
     return load_pack_at<S>(reinterpret_cast<const unsigned char*>(values), bytes);
   }
 
-  // Calls f(item, pack) for all derived items, round after round.
+  // Calls f(place) for all derived items, round after round.
   template <class F>
   __device__ __forceinline__ void for_each_derived(const F& f) const {
     std::int32_t begin = job.base_bins << pack_bits;
@@ -169,21 +208,22 @@ struct RegionWarp {
     }
   }
   __device__ __forceinline__ void merge() const {
-    for_each_derived([&](std::int32_t item, std::int32_t pack) {
+    for_each_derived([&](const Place& place) {
       if constexpr (with_argmax) {
-        put(pack, with_nan ? merge_bests<true>(item, pack) : merge_bests<false>(item, pack));
+        keep(place, with_nan ? merge_bests<true>(place) : merge_bests<false>(place));
       } else {
         Pack<S> best = lowest_pack<S>();
-        for_each_part(item, pack, [&](std::int32_t part) { best = maximum(best, value_at(part)); });
-        store_pack(values + pack * kV, best);
+        for_each_part<3>(place, [&](std::int32_t a, std::int32_t b, std::int32_t c) {
+          best = maximum(maximum(best, value_at(a)), maximum(value_at(b), value_at(c)));
+        });
+        keep(place, best);
       }
     });
   }
   template <bool nan>
-  __device__ __forceinline__ Bests<S> merge_bests(std::int32_t item, std::int32_t own_pack) const {
+  __device__ __forceinline__ Bests<S> merge_bests(const Place& place) const {
     Bests<S> best = Bests<S>::lowest(static_cast<std::int32_t>(kInt32Max));
-    for_each_part(item, own_pack, [&](std::int32_t part) {
-      constexpr int kCells = kV < 4 ? kV : 4;
+    for_each_part<1>(place, [&](std::int32_t part) {
       const Pack<S> pack = value_at(part);
       const std::int32_t* const own = places + part / static_cast<std::int32_t>(sizeof(S));
 #pragma unroll
@@ -209,79 +249,57 @@ struct RegionWarp {
 
   // Bins without a cell become 0, argmax -1. A derived bin is empty if all its parts are.
   __device__ __forceinline__ void clear_empty(const WarpRegion (&regions)[kRegions]) const {
-    for_each(0, job.base_bins << pack_bits,
-             [&](std::int32_t region, std::int32_t item, std::int32_t pack) {
-               empty[pack] = cells_of(one_of(regions, region), item).side == 0;
-             });
-    for_each_derived([&](std::int32_t item, std::int32_t pack) {
-      bool all = true;
-      for_each_part(item, pack, [&](std::int32_t part) { all &= empty[part / 16] != 0; });
-      empty[pack] = all;
+    for_each(0, job.base_bins << pack_bits, [&](const Place& place) {
+      empty[place.pack] = cells_of(one_of(regions, place.region), place.item).side == 0;
     });
-    for_each(0, items, [&](std::int32_t region, std::int32_t, std::int32_t pack) {
-      if (empty[pack] == 0) return;
+    for_each_derived([&](const Place& place) {
+      bool all = true;
+      for_each_part<1>(place, [&](std::int32_t part) { all &= empty[part / 16] != 0; });
+      empty[place.pack] = all;
+    });
+    for_each(0, items, [&](const Place& place) {
+      if (empty[place.pack] == 0) return;
       // All bins of a region that cannot be pooled are prepared as empty.
-      const bool sound = one_of(regions, region).group >= 0;
-      put_all(pack, sound ? S{} : narrow<S>(kNaN<ComputeType<S>>), -1);
+      const bool sound = one_of(regions, place.region).group >= 0;
+      const S value = sound ? S{} : narrow<S>(kNaN<ComputeType<S>>);
+      if constexpr (with_argmax) {
+        keep(place, Bests<S>::of(widen(value), -1));
+      } else {
+        keep(place, make_pack<S>([&](int) { return value; }));
+      }
     });
   }
 
-  // Turns packs of channels into the order of rows of output, and writes them there.
+  // Writes runs, a lane 16 bytes, to rows of output.
   template <class E>
-  __device__ __forceinline__ void write(const WarpRegion (&regions)[kRegions], const E* from,
-                                        E* output) const {
-    // A pack of values and one of places may differ in length; the shorter is aligned for both.
-    constexpr int kW = kPerPack<E> < kV ? kPerPack<E> : kV;
+  __device__ __forceinline__ void write(const WarpRegion (&regions)[kRegions], E* output) const {
     constexpr int kLanes = 32 / kRegions;  // of each region, whose packs alternate
     const std::int32_t region = lane & (kRegions - 1), own = lane >> kBits;
-    const std::int32_t first = region * policy.region_items * kV;
-    E* const own_run = reinterpret_cast<E*>(run) + region * policy.run_items * kV;
+    const E* const own_run = reinterpret_cast<const E*>(run) +
+                             region * (run_bytes / static_cast<std::int32_t>(sizeof(S)));
     E* const own_row = output + one_of(regions, region).row * (job.channels * job.output_bins);
     if (policy.aligned) {
-      const RunItem* item = to_run + own;
-      const E* at = from + first + own * kV;
-#pragma unroll 1
-      for (std::int32_t left = once(items - own); left > 0; left -= kLanes) {
-        const RunItem run_item = *item;
-        E* to = own_run + run_item.to;
-#pragma unroll
-        for (int n = 0; n < kV; n += kW) {
-          const Pack<E, kW> pack = load_pack<E, kW>(at + n);
-#pragma unroll
-          for (int k = 0; k < kW; ++k, to += run_item.step) *to = pack[k];
-        }
-        at += kLanes * kV;
-        item += kLanes;
-      }
-      __syncwarp();
-      // Lanes side by side take the parts of a pack.
+      // A pack of values and one of places may differ in length; the shorter is aligned for both, and lanes
+      // side by side take the parts of a pack.
+      constexpr int kW = kPerPack<E> < kV ? kPerPack<E> : kV;
       constexpr int kParts = kV / kW;
-      const std::int32_t* row_at = from_run + own / kParts;
+      const std::uint32_t* row_at = from_run + own / kParts;
       auto* const to_part = reinterpret_cast<unsigned char*>(own_row + own % kParts * kW);
       const E* run_at = own_run + own * kW;
 #pragma unroll 1
       for (std::int32_t left = once((items >> pack_bits) * used / kW - own); left > 0;
            left -= kLanes) {
-        const auto bytes =
-            static_cast<std::uint32_t>(*row_at) * static_cast<std::uint32_t>(sizeof(E));
+        const std::uint32_t bytes = *row_at * static_cast<std::uint32_t>(sizeof(E) / sizeof(S));
         write_pack(reinterpret_cast<E*>(to_part + bytes), load_pack<E, kW>(run_at));
         run_at += kLanes * kW;
         row_at += kLanes / kParts;
       }
     } else {
-      for (std::int32_t i = own; i < items; i += kLanes) {
-        const RunItem item = to_run[i];
-        const std::int32_t own_channel = (i & ((1 << pack_bits) - 1)) * kV;
-        for (int n = 0; n < kV && own_channel + n < used; ++n) {
-          own_run[item.to + n * item.step] = from[first + i * kV + n];
-        }
-      }
-      __syncwarp();
       const PyramidView pyramid = job.pyramid.view();
       for (std::int32_t l = 0; l < pyramid.num_levels; ++l) {
         const auto bins = static_cast<std::int32_t>(pyramid.levels[l].bins);
         E* const to = own_row + job.output_index(l, 0, channel, 0);
-        const E* const of_level = own_run + pyramid.levels[l].first_bin * used;
+        const E* const of_level = own_run + pyramid.levels[l].first_bin * (kV << pack_bits);
         for (std::int32_t i = own; i < bins * used; i += kLanes) {
           const std::int32_t of_channel = i / bins;
           to[of_channel * job.output_levels[l].level.bins + i - of_channel * bins] = of_level[i];
@@ -297,8 +315,11 @@ struct RegionWarp {
     const bool any_empty = pool_base(regions, tables_of);
     merge();
     if (__any_sync(0xffffffffu, any_empty)) clear_empty(regions);
-    write(regions, values, static_cast<S*>(job.output));
-    if constexpr (with_argmax) write(regions, places, job.argmax);
+    write(regions, static_cast<S*>(job.output));
+    if constexpr (with_argmax) {
+      put_places();
+      write(regions, job.argmax);
+    }
   }
 };
 
@@ -329,7 +350,7 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
   S* const squares = reinterpret_cast<S*>(shared + parts.squares);
   auto* const derived = reinterpret_cast<DerivedItem*>(shared + parts.derived);
   auto* const to_run = reinterpret_cast<RunItem*>(shared + parts.to_run);
-  auto* const from_run = reinterpret_cast<std::int32_t*>(shared + parts.from_run);
+  auto* const from_run = reinterpret_cast<std::uint32_t*>(shared + parts.from_run);
   auto* const has_nan = reinterpret_cast<std::int32_t*>(shared + parts.has_nan);
   const std::int32_t thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
   unsigned char* const own = shared + parts.warps + warp * parts.of_warp;
@@ -384,6 +405,7 @@ __global__ void __launch_bounds__(tuning::kRegionThreads, 1)
         from_run,
         lane,
         static_cast<std::int32_t>(job.pyramid.bins) << pack_bits,
+        once(policy.region_items * 16),
         unit.channel,
         used,
         !staged || *has_nan != 0};

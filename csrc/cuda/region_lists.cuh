@@ -5,7 +5,8 @@
 //   items   [base bins of the base levels][derived bins, round after round], `packs` items each
 //
 // A *run* is the part of a region's output that belongs to a slab of channels: level after level, in a
-// level channel after channel, as a row of output is.
+// level channel after channel, as a row of output is. Where rows of output are not aligned, a run has room
+// for channels that do not exist.
 #pragma once
 
 #include <cstdint>
@@ -21,27 +22,25 @@ namespace spp_ext::cuda {
 // The parts of a block's shared memory, in bytes from its start.
 struct RegionShared {
   std::int32_t cells;  // S [table_cells][packs], V channels each; where tables are in shared memory
-  std::int32_t squares;  // alike, without argmax
-  std::int32_t derived;  // DerivedItem [derived items]
-  std::int32_t to_run;   // RunItem [items]
-  std::int32_t
-      from_run;  // int32 [items], the number of a row of output to which a pack of a run goes
-  std::int32_t has_nan;  // int32, whether any cell of the table is NaN
-  std::int32_t warps;    // [warps] of the following, in bytes from their start
-  std::int32_t of_warp;  // bytes of one
-  std::int32_t values;   // S [regions][region_items], V channels each
-  std::int32_t places;   // int32 alike, the cells of the values, with argmax
-  std::int32_t run;      // S or int32 [regions][run_items], V channels each
-  std::int32_t empty;    // uint8 [regions][region_items]
+  std::int32_t squares;   // alike, without argmax
+  std::int32_t derived;   // DerivedItem [derived items]
+  std::int32_t to_run;    // RunItem [items]
+  std::int32_t from_run;  // uint32 [items], where in a row of values a pack of a run goes, in bytes
+  std::int32_t has_nan;   // int32, whether any cell of the table is NaN
+  std::int32_t warps;     // [warps] of the following, in bytes from their start
+  std::int32_t of_warp;   // bytes of one
+  std::int32_t values;    // S [regions][region_items], V channels each
+  std::int32_t places;    // int32 alike, the cells of the values, with argmax
+  std::int32_t run;       // S [regions][region_items], V channels each, then int32 alike
+  std::int32_t empty;     // uint8 [regions][region_items]
 };
 
 struct RegionPolicy {
   std::int32_t pack_bits;   // a slab has 1 << pack_bits packs of channels
   std::int32_t cell_bytes;  // of a slab
-  // From one region's packs to the next one's, in a warp's values and in its runs: so many that lanes at
-  // work on two regions meet different banks.
+  // From one region's packs to the next one's, among values and in runs: so many that lanes at work on two
+  // regions meet different banks.
   std::int32_t region_items;
-  std::int32_t run_items;
   std::int32_t warps;     // of a block
   std::int64_t segments;  // blocks that share the regions of a slab
   std::int32_t
@@ -67,10 +66,15 @@ struct alignas(8) DerivedItem {
   std::uint16_t down;    // rows
 };
 
-// Where the numbers of a pack go in a run: the first, and how far apart they are.
-struct alignas(4) RunItem {
-  std::uint16_t to;
-  std::uint16_t step;
+// Where the numbers of a pack of values go in a run, in bytes: the first, and how far apart they are.
+struct RunItem {
+  SPP_HOST_DEVICE static RunItem of(std::int32_t first, std::int32_t step) {
+    return {static_cast<std::uint32_t>(first) | static_cast<std::uint32_t>(step) << 16};
+  }
+  SPP_HOST_DEVICE std::int32_t first() const { return bits & 0xffff; }
+  SPP_HOST_DEVICE std::int32_t step() const { return bits >> 16; }
+
+  std::uint32_t bits;  // one load from shared memory
 };
 
 // A bin's place among all bins in the order of items.
@@ -121,10 +125,12 @@ __device__ __forceinline__ void list_derived(const RegionJob& job, const RegionP
 template <class S>
 __device__ __forceinline__ void list_runs(const RegionJob& job, const RegionPolicy& policy,
                                           std::int64_t channel, std::int32_t used, RunItem* to_run,
-                                          std::int32_t* from_run) {
+                                          std::uint32_t* from_run) {
   constexpr int kV = kPerPack<S>;
+  constexpr std::int32_t kBytes = sizeof(S);
   const PyramidView pyramid = job.pyramid.view();
   const BinOrder order{pyramid, job.base_bins};
+  const std::int32_t channels = policy.aligned ? used : kV << policy.pack_bits;
   for (std::int32_t l = 0; l < pyramid.num_levels; ++l) {
     const auto first = static_cast<std::int32_t>(pyramid.levels[l].first_bin);
     const auto bins = static_cast<std::int32_t>(pyramid.levels[l].bins);
@@ -133,14 +139,14 @@ __device__ __forceinline__ void list_runs(const RegionJob& job, const RegionPoli
       const std::int32_t first_channel = (i & (policy.packs() - 1)) * kV;
       // Packs without a channel go behind the run, from where nothing is written.
       const bool exists = !policy.aligned || first_channel < used;
-      const std::int32_t to = first * used + first_channel * bins + (i >> policy.pack_bits);
-      to_run[item + i] = {
-          static_cast<std::uint16_t>(exists ? to : static_cast<std::int32_t>(pyramid.bins) * used),
-          static_cast<std::uint16_t>(exists ? bins : 0)};
+      const std::int32_t to =
+          exists ? first * channels + first_channel * bins + (i >> policy.pack_bits)
+                 : static_cast<std::int32_t>(pyramid.bins) * used;
+      to_run[item + i] = RunItem::of(to * kBytes, exists ? bins * kBytes : 0);
     }
-    const auto to = static_cast<std::int32_t>(job.output_index(l, 0, channel, 0));
+    const auto to = static_cast<std::uint32_t>(job.output_index(l, 0, channel, 0) * kBytes);
     for (std::int32_t i = threadIdx.x; policy.aligned && i < bins * used / kV; i += blockDim.x) {
-      from_run[first * used / kV + i] = to + i * kV;
+      from_run[first * used / kV + i] = to + static_cast<std::uint32_t>(i) * 16;
     }
   }
 }

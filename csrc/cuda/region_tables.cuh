@@ -51,7 +51,7 @@ __device__ __forceinline__ void copy_cells(const FeatureMap& map, const S* from,
 #pragma unroll
     for (int n = 0; n < kV; ++n) {
       of_channel[n] =
-          from + smaller_of(channel + pack * kV + n, map.channels - 1) * map.plane_stride();
+          once(from + smaller_of(channel + pack * kV + n, map.channels - 1) * map.plane_stride());
     }
 #pragma unroll 2
     for (std::int32_t cell = thread; cell < cells; cell += threads) {
@@ -88,8 +88,8 @@ __device__ __forceinline__ Pack<S> load_pack_at(const unsigned char* memory, std
   return load_pack(reinterpret_cast<const S*>(memory + offset));
 }
 
-// The maxima of a bin in one pack of channels, which begins `own` bytes into every cell. Loads from global
-// memory take long, so there four are under way at once: two neighbouring squares of two rows.
+// The maxima of a bin in one pack of channels, which begins `own` bytes into every cell. Two neighbouring
+// squares are looked up at once. Loads from global memory take long, so there it is two of two rows.
 template <class S, bool staged>
 __device__ __forceinline__ Pack<S> look_up(const Tables<S>& tables, const BinCells& bin,
                                            std::int32_t own) {
@@ -111,17 +111,13 @@ __device__ __forceinline__ Pack<S> look_up(const Tables<S>& tables, const BinCel
     const std::int32_t last = row + to_last;
 #pragma unroll 1
     while (true) {
-      const Pack<S> first = load_pack_at<S>(memory, at);
-      if constexpr (staged) {
-        best = maximum(best, first);
-      } else {
-        const std::int32_t right = smaller(at + across, last);
-        const Pack<S> second = load_pack_at<S>(memory, right);
-        const Pack<S> third = load_pack_at<S>(memory, at + to_second);
-        const Pack<S> fourth = load_pack_at<S>(memory, right + to_second);
-        best = maximum(best, maximum(maximum(first, second), maximum(third, fourth)));
-        at = right;
+      const std::int32_t right = smaller(at + across, last);
+      best = maximum(best, maximum(load_pack_at<S>(memory, at), load_pack_at<S>(memory, right)));
+      if constexpr (!staged) {
+        best = maximum(best, maximum(load_pack_at<S>(memory, at + to_second),
+                                     load_pack_at<S>(memory, right + to_second)));
       }
+      at = right;
       if (at == last) break;
       at = smaller(at + across, last);
     }
@@ -137,15 +133,18 @@ struct Bests {
   ComputeType<S> values[kPerPack<S>];
   std::int32_t cells[kPerPack<S>];
 
-  // -infinity at `cell`, which any cell before it replaces.
-  static __device__ __forceinline__ Bests lowest(std::int32_t cell) {
+  static __device__ __forceinline__ Bests of(ComputeType<S> value, std::int32_t cell) {
     Bests bests;
 #pragma unroll
     for (int n = 0; n < kPerPack<S>; ++n) {
-      bests.values[n] = -kInfinity<ComputeType<S>>;
+      bests.values[n] = value;
       bests.cells[n] = cell;
     }
     return bests;
+  }
+  // -infinity at `cell`, which any cell before it replaces.
+  static __device__ __forceinline__ Bests lowest(std::int32_t cell) {
+    return of(-kInfinity<ComputeType<S>>, cell);
   }
 };
 

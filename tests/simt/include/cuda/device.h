@@ -22,7 +22,10 @@ void write_vector(Vector* to, Vector value) {
   *to = value;
 }
 
-inline std::int32_t once(std::int32_t value) { return value; }
+template <class T>
+T once(T value) {
+  return value;
+}
 
 inline float to_float(Half value) { return to_compute(value); }
 inline Half to_half(float value) { return from_compute<Half>(value); }
