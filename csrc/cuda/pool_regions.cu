@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/dispatch.h"
+#include "cuda/build_tables.cuh"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/pack.h"
@@ -95,8 +96,9 @@ bool fits(const RegionJob& job, std::int64_t table_cells, RegionPlan& plan, std:
   shared.run = take(regions * region_items * std::max<std::int64_t>(place_bytes, 16));
   shared.empty = take(regions * region_items);
   shared.of_warp = take(0);
-  policy.warps = static_cast<std::int32_t>(
-      std::clamp<std::int64_t>((room - before) / shared.of_warp, 0, tuning::kRegionThreads / 32));
+  policy.warps = static_cast<std::int32_t>(std::clamp<std::int64_t>(
+      (room - before) / shared.of_warp, 0,
+      region_threads(plan.place == TablePlace::kShared || with_argmax) / 32));
   plan.shared_bytes = before + policy.warps * shared.of_warp;
   return policy.warps > 0;
 }
@@ -220,11 +222,12 @@ void launch_regions(RegionJob& job, const RegionPlan& plan, const Stream& stream
       std::int64_t units = 0;
       bool wanted = job.argmax == nullptr;
       for (std::int32_t m = 0; m < job.num_maps; ++m) {
-        units += TableUnits::of<S>(job.maps[m], job.table_channels).count(job.maps[m]);
+        units += TableUnit::count(job, kPerPack<S>, m);
         wanted |= job.cell_tables[m] != job.maps[m].data;
       }
       if (wanted) {
-        launch(build_tables<S>, units, tuning::kElementThreads, kTableShared, stream, job);
+        launch(build_tables<S>, divide_up(units, kTableWarps), tuning::kElementThreads, 0, stream,
+               job);
       }
     }
     const auto kernel = [&](auto pack_bits) {

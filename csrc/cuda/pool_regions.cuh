@@ -283,13 +283,14 @@ struct RegionWarp {
       // side by side take the parts of a pack.
       constexpr int kW = kPerPack<E> < kV ? kPerPack<E> : kV;
       constexpr int kParts = kV / kW;
+      constexpr std::uint32_t kBytes = sizeof(E), kValueBytes = sizeof(S);
       const std::uint32_t* row_at = from_run + own / kParts;
       auto* const to_part = reinterpret_cast<unsigned char*>(own_row + own % kParts * kW);
       const E* run_at = own_run + own * kW;
 #pragma unroll 1
       for (std::int32_t left = once((items >> pack_bits) * used / kW - own); left > 0;
            left -= kLanes) {
-        const std::uint32_t bytes = *row_at * static_cast<std::uint32_t>(sizeof(E) / sizeof(S));
+        const std::uint32_t bytes = *row_at * kBytes / kValueBytes;
         write_pack(reinterpret_cast<E*>(to_part + bytes), load_pack<E, kW>(run_at));
         run_at += kLanes * kW;
         row_at += kLanes / kParts;
@@ -339,7 +340,8 @@ struct RegionUnit {
 };
 
 template <class S, bool with_argmax, bool staged, int pack_bits>
-__global__ void __launch_bounds__(tuning::kRegionThreads, 1)
+__global__ void __launch_bounds__(region_threads(staged || with_argmax),
+                                  staged || with_argmax ? 1 : 2)
     pool_regions(const __grid_constant__ RegionJob job,
                  const __grid_constant__ RegionPolicy policy) {
   constexpr int kV = kPerPack<S>, kSlab = kV << pack_bits;

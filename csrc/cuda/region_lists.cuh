@@ -53,6 +53,12 @@ struct RegionPolicy {
   SPP_HOST_DEVICE std::int32_t packs() const { return 1 << pack_bits; }
 };
 
+// The most threads of a block. Beside tables in shared memory, or lists of places, there is room for one block
+// on a multiprocessor; without, two hide more of the time that loads take.
+SPP_HOST_DEVICE constexpr int region_threads(bool alone) {
+  return alone ? tuning::kRegionThreads : tuning::kRegionThreads * 3 / 4;
+}
+
 // A warp pools 1 << region_bits regions side by side, so that its lanes are busy however few packs a slab has.
 SPP_HOST_DEVICE constexpr int region_bits(int pack_bits, bool with_argmax) {
   return pack_bits + with_argmax < 2 ? 1 : 0;

@@ -3,10 +3,7 @@
 // covered by a third as many squares as it has cells, and a lane looks up several channels at once.
 //
 // A block that pools builds the tables of its channels in shared memory. For maps that do not fit there,
-// build_tables writes them to global memory, a block for some cells of a row and some channels:
-//
-//   shared   [2 rows][32 cells][8 packs]
-//   warp     a row of one pack, a lane a cell, where the map is contiguous; else neighbouring packs
+// build_tables.cuh writes them to global memory.
 #pragma once
 
 #include <cstdint>
@@ -187,98 +184,6 @@ __device__ __forceinline__ Bests<S> search(const Tables<S>& tables, const BinCel
     }
   }
   return best;
-}
-
-// How build_tables cuts a map: a block has a row, some columns and some channels.
-struct TableUnits {
-  std::int64_t slabs;
-  std::int64_t chunks;  // of a row
-
-  template <class S>
-  static SPP_HOST_DEVICE TableUnits of(const FeatureMap& map, std::int64_t table_channels) {
-    return {divide_up(table_channels, (16 / sizeof(S)) << tuning::kTablePackBits),
-            divide_up(map.width, tuning::kTableCells)};
-  }
-  SPP_HOST_DEVICE std::int64_t count(const FeatureMap& map) const {
-    return map.batch * map.height * chunks * slabs;
-  }
-};
-
-constexpr std::int64_t kTableShared = (2 * (tuning::kTableCells + 1) * 16)
-                                      << tuning::kTablePackBits;
-
-template <class S>
-__global__ void __launch_bounds__(tuning::kElementThreads, tuning::kMinBlocks)
-    build_tables(const __grid_constant__ RegionJob job) {
-  constexpr int kV = kPerPack<S>, kBits = tuning::kTablePackBits;
-  constexpr std::int32_t kPacks = 1 << kBits;
-  S* const shared = reinterpret_cast<S*>(dynamic_shared());
-  const auto thread = static_cast<std::int32_t>(threadIdx.x);
-  const auto half = static_cast<std::int32_t>(blockDim.x / 2);
-  std::int64_t all = 0;
-  for (std::int32_t m = 0; m < job.num_maps; ++m) {
-    all += TableUnits::of<S>(job.maps[m], job.table_channels).count(job.maps[m]);
-  }
-  for (std::int64_t number = blockIdx.x; number < all; number += gridDim.x) {
-    std::int32_t m = 0;
-    std::int64_t unit = number;
-    TableUnits units = TableUnits::of<S>(job.maps[0], job.table_channels);
-    while (unit >= units.count(job.maps[m])) {
-      unit -= units.count(job.maps[m]);
-      units = TableUnits::of<S>(job.maps[++m], job.table_channels);
-    }
-    const FeatureMap& map = job.maps[m];
-    // Channels before columns: blocks that run together read and write whole lines.
-    const std::int64_t line = quotient(unit, units.slabs);
-    const std::int64_t channel = (unit - line * units.slabs) * kPacks * kV;
-    const std::int64_t map_row = quotient(line, units.chunks);  // of all images
-    const std::int64_t col = (line - map_row * units.chunks) * tuning::kTableCells;
-    const std::int64_t image = quotient(map_row, map.height);
-    const std::int64_t row = map_row - image * map.height;
-    // The last row and the last column begin no square; what is written for them is not looked up.
-    const auto width =
-        static_cast<std::int32_t>(smaller_of(map.width - col, tuning::kTableCells + 1));
-    const std::int32_t second = row + 1 < map.height && thread >= half ? 1 : 0;
-    const S* const from = static_cast<const S*>(map.data) + image * map.channels * map.cells() +
-                          ((row + second) * map.width + col) * map.cell_stride();
-    // Half of the warps copy a row each, a warp a pack at a time.
-    constexpr std::int32_t kRow = (tuning::kTableCells + 1) << kBits;
-    if (has_packs<S>(map)) {
-      copy_cells<S>(map, from, channel, kBits, width, thread >= half ? thread - half : thread, half,
-                    shared + (thread >= half ? kRow * kV : 0));
-    } else {
-      const std::int32_t lane = thread % 32;
-      for (std::int32_t pack = (thread % half) / 32; pack < kPacks; pack += half / 32) {
-        const S* const own = from + lane * map.cell_stride();
-        if (lane < width) {
-          store_pack(shared + ((thread >= half ? kRow : 0) + (lane << kBits) + pack) * kV,
-                     make_pack<S>([&](int n) {
-                       const std::int64_t of = channel + pack * kV + n;
-                       return own[smaller_of(of, map.channels - 1) * map.plane_stride()];
-                     }));
-        }
-      }
-    }
-    __syncthreads();
-    S* const cell_table = static_cast<S*>(job.cell_tables[m]);
-    S* const square_table = static_cast<S*>(job.square_tables[m]);
-    for (std::int32_t i = thread; i < tuning::kTableCells * kPacks; i += blockDim.x) {
-      const std::int32_t here = i >> kBits;
-      const std::int64_t to_channel = channel + (i & (kPacks - 1)) * kV;
-      if (here >= width || to_channel >= job.table_channels) continue;
-      const std::int64_t cell = map_row * map.width + col + here;
-      const std::int64_t to = cell * job.table_channels + to_channel;
-      const S* const of_cell = shared + i * kV;
-      if (cell_table != nullptr && cell_table != map.data) {
-        write_pack(cell_table + to, load_pack(of_cell));
-      }
-      if (square_table != nullptr) {
-        const std::int32_t right = here + 1 < width ? kPacks * kV : 0;
-        write_pack(square_table + to, maximum_of_square(of_cell, kRow * kV, right));
-      }
-    }
-    __syncthreads();  // the next unit overwrites what was read here
-  }
 }
 
 }  // namespace spp_ext::cuda

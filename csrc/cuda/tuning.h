@@ -52,7 +52,7 @@ constexpr std::int64_t kGatherWarpsPerSm = 32;
 constexpr int kGroupChunk = 1024;
 constexpr int kExtentThreads = 256;
 
-// pool_regions: threads of a block; the warps that should fit beside the tables, and those that must;
+// pool_regions: most threads of a block; the warps that should fit beside the tables, and those that must;
 // the most packs of 16 bytes in a slab of channels; the most bins of a pyramid.
 constexpr int kRegionThreads = 512;
 constexpr int kRegionGoodWarps = 8;
@@ -62,10 +62,12 @@ constexpr std::int64_t kRegionMaxBins = 512;
 // Maps of more than so many times the bytes of the output are not worth copying to shared memory.
 constexpr std::int64_t kRegionMapBytes = 8;
 
-// build_tables: cells of a row and packs of channels in a block; and how many times the bytes of the output
-// tables in global memory may take.
-constexpr std::int64_t kTableCells = 31;
-constexpr std::int32_t kTablePackBits = 3;
+// build_tables: columns, rows and packs of channels of a warp; blocks whose registers must fit on a
+// multiprocessor together; and how many times the bytes of the output tables in global memory may take.
+constexpr std::int64_t kTableCols = 31;
+constexpr std::int64_t kTableRows = 16;
+constexpr int kTablePacks = 2;
+constexpr int kTableBlocks = 3;
 constexpr std::int64_t kTableBytesOfOutput = 16;
 
 // pool_map_planes: threads of a block, and blocks whose registers must fit on a multiprocessor together;
