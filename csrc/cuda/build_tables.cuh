@@ -60,46 +60,6 @@ struct TableUnit {
   }
 };
 
-// Packs of neighbouring channels of one cell.
-template <class S>
-struct CellPacks {
-  Pack<S> packs[tuning::kTablePacks];
-};
-
-// Reads a column of a map, row after row. Channels beyond the last repeat it, or its pack.
-template <class S>
-struct ColumnReader {
-  static constexpr int kV = kPerPack<S>, kNumbers = kV * tuning::kTablePacks;
-
-  bool whole;  // packs are loaded whole
-  std::uint32_t row_step;
-  const S* of_number[kNumbers];  // of the first row
-
-  __device__ __forceinline__ ColumnReader(const FeatureMap& map, const TableUnit& unit,
-                                          std::int64_t col)
-      : whole(has_packs<S>(map)),
-        row_step(static_cast<std::uint32_t>(map.width * map.cell_stride())) {
-    const S* const from = static_cast<const S*>(map.data) +
-                          unit.image * map.channels * map.cells() +
-                          (unit.row * map.width + col) * map.cell_stride();
-#pragma unroll
-    for (int n = 0; n < kNumbers; ++n) {
-      const std::int64_t last = whole ? map.channels - kV + n % kV : map.channels - 1;
-      of_number[n] = once(from + smaller_of(unit.channel + n, last) * map.plane_stride());
-    }
-  }
-  __device__ __forceinline__ CellPacks<S> operator()(std::uint32_t row) const {
-    CellPacks<S> cell;
-#pragma unroll
-    for (int p = 0; p < tuning::kTablePacks; ++p) {
-      cell.packs[p] =
-          whole ? load_pack(of_number[p * kV] + row * row_step)
-                : make_pack<S>([&](int n) { return of_number[p * kV + n][row * row_step]; });
-    }
-    return cell;
-  }
-};
-
 template <class S>
 __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kTableBlocks)
     build_tables(const __grid_constant__ RegionJob job) {
@@ -110,31 +70,37 @@ __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kTableBlocks)
   if (unit.map == job.num_maps) return;
   const FeatureMap& map = job.maps[unit.map];
   const std::int64_t col = unit.col + lane;
-  const ColumnReader<S> read(map, unit, smaller_of(col, map.width - 1));
+  static_assert(tuning::kTablePacks == 2);
+  const Slab<S> slab(map, unit.image, unit.channel, tuning::kTablePacks * kV);
+  const PackReader<S> read[] = {{slab, 0}, {slab, kV}};
   const bool writes = lane < tuning::kTableCols && col < map.width;
   S* const cells = static_cast<S*>(job.cell_tables[unit.map]);
   S* const squares = static_cast<S*>(job.square_tables[unit.map]);
   std::int64_t to =
       ((unit.image * map.height + unit.row) * map.width + col) * job.table_channels + unit.channel;
-  const auto rows = static_cast<std::int32_t>(unit.rows);
-  // The last row and the last column begin no square; what is written for them is not looked up.
-  const std::int32_t last = unit.row + rows < map.height ? rows : rows - 1;
-  CellPacks<S> above = read(0);
+  const auto width = static_cast<std::int32_t>(map.width);
+  auto cell = static_cast<std::int32_t>(unit.row * width + smaller_of(col, width - 1));
+  const auto end = static_cast<std::int32_t>((unit.row + unit.rows) * width);
+  Pack<S> above[] = {read[0](cell), read[1](cell)};
 #pragma unroll 1
-  for (std::int32_t row = 0; row < rows; ++row) {
-    const CellPacks<S> below = read(row < last ? row + 1 : last);
+  while (cell < end) {
+    // The last row and the last column begin no square; what is written for them is not looked up.
+    cell += width;
+    const bool is_last = cell >= map.cells();
 #pragma unroll
     for (int p = 0; p < tuning::kTablePacks; ++p) {
       const bool exists = writes && unit.channel + p * kV < job.table_channels;
       if (cells != nullptr && cells != map.data && exists) {
-        write_pack(cells + to + p * kV, above.packs[p]);
+        write_pack(cells + to + p * kV, above[p]);
       }
-      if (squares == nullptr) continue;
-      const Pack<S> pair = maximum(above.packs[p], below.packs[p]);
-      const Pack<S> square = maximum(pair, from_lane(pair, lane + 1));
-      if (exists) write_pack(squares + to + p * kV, square);
+      const Pack<S> below = is_last ? above[p] : read[p](cell);
+      if (squares != nullptr) {
+        const Pack<S> pair = maximum(above[p], below);
+        const Pack<S> square = maximum(pair, from_lane(pair, lane + 1));
+        if (exists) write_pack(squares + to + p * kV, square);
+      }
+      above[p] = below;
     }
-    above = below;
     to += map.width * job.table_channels;
   }
 }

@@ -213,6 +213,7 @@ void launch_regions(RegionJob& job, const RegionPlan& plan, const Stream& stream
           tuning::kElementThreads, 0, stream, job);
       return;
     }
+    job.most_side = with_argmax ? 1 : 1 + smaller_side(plan.place == TablePlace::kShared);
     const auto spans = static_cast<std::int32_t>(job.pyramid.spans);
     const PreparePolicy prepare{std::max(1, tuning::kElementThreads / spans), spans};
     launch(prepare_regions, divide_up(job.regions.count, prepare.regions), tuning::kElementThreads,

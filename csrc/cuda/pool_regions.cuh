@@ -60,7 +60,7 @@ struct RegionWarp {
   std::int32_t items;      // of a region
   std::int32_t run_bytes;  // from one region's run of values to the next one's
   std::int64_t channel;    // the slab's first
-  std::int32_t used;       // its channels that exist
+  Slab<S> slab;            // staged: what the tables were made from
   bool with_nan;           // whether a cell may be NaN
 
   // Keeps a pack of an item, from which others are merged, and puts its numbers where they go in the run of
@@ -68,7 +68,7 @@ struct RegionWarp {
   __device__ __forceinline__ void keep(const Place& place, const Pack<S>& best) const {
     store_pack(values + place.pack * kV, best);
     const RunItem to = to_run[place.item];
-    put_in_run(reinterpret_cast<S*>(run), place.region * run_bytes + to.first(), to.step(), best);
+    put_in_run(reinterpret_cast<S*>(run), place.region * run_bytes + to.first, to.step, best);
   }
   __device__ __forceinline__ void keep(const Place& place, const Bests<S>& best) const {
     keep(place, narrow_pack<S>(best.values));
@@ -83,8 +83,8 @@ struct RegionWarp {
     constexpr std::int32_t kBytes = sizeof(std::int32_t), kValueBytes = sizeof(S);
     for_each(0, items, [&](const Place& place) {
       const RunItem to = to_run[place.item];
-      const std::int32_t step = to.step() * kBytes / kValueBytes;
-      std::int32_t at = (place.region * run_bytes + to.first()) * kBytes / kValueBytes;
+      const std::int32_t step = to.step * kBytes / kValueBytes;
+      std::int32_t at = (place.region * run_bytes + to.first) * kBytes / kValueBytes;
 #pragma unroll
       for (int n = 0; n < kV; n += kCells) {
         const std::int32_t* const cells = places + place.pack * kV + n;
@@ -152,21 +152,23 @@ struct RegionWarp {
     for_each(0, job.base_bins << pack_bits, [&](const Place& place) {
       const WarpRegion of = one_of(regions, place.region);
       const BinCells bin = cells_of(of, place.item);
-      const std::int32_t own = (place.item & ((1 << pack_bits) - 1)) * 16;
+      const std::int32_t own = place.item & ((1 << pack_bits) - 1);
       const Tables<S> tables = tables_of(of.group);
       if constexpr (with_argmax) {
-        keep(place, with_nan ? search<S, true, staged>(tables, bin, own)
-                             : search<S, false, staged>(tables, bin, own));
+        keep(place, with_nan ? search<S, true, staged>(tables, bin, own * 16)
+                             : search<S, false, staged>(tables, bin, own * 16));
+      } else if (staged && bin.side < smaller_side(staged)) {
+        keep(place, look_along(PackReader<S>(slab, own * kV), bin, tables.width));
       } else {
-        keep(place, look_up<S, staged>(tables, bin, own));
+        keep(place, look_up<S, staged>(tables, bin, own * 16));
       }
       least_side = bin.side < least_side ? bin.side : least_side;
     });
     return least_side == 0;
   }
 
-  // Calls f(part...) for the packs, in bytes from `values`, that a derived item is merged from, `columns` of a
-  // row at a time; where there are fewer, the last one again.
+  // Calls f(part...) for the values that a derived item is merged from, `columns` of a row at a time; where
+  // there are fewer, the last one again. A part is in bytes from `values`.
   template <int columns, class F>
   __device__ __forceinline__ void for_each_part(const Place& place, const F& f) const {
     constexpr std::int32_t kStep = 16 << pack_bits;
@@ -192,8 +194,10 @@ struct RegionWarp {
       to_last -= columns * kStep;
     } while (to_last >= 0);
   }
-  __device__ __forceinline__ Pack<S> value_at(std::int32_t bytes) const {
-    return load_pack_at<S>(reinterpret_cast<const unsigned char*>(values), bytes);
+
+  __device__ __forceinline__ Pack<S> value_at(std::int32_t part) const {
+    return load_pack(
+        reinterpret_cast<const S*>(reinterpret_cast<const unsigned char*>(values) + part));
   }
 
   // Calls f(place) for all derived items, round after round.
@@ -283,14 +287,14 @@ struct RegionWarp {
       // side by side take the parts of a pack.
       constexpr int kW = kPerPack<E> < kV ? kPerPack<E> : kV;
       constexpr int kParts = kV / kW;
-      constexpr std::uint32_t kBytes = sizeof(E), kValueBytes = sizeof(S);
+      constexpr std::uint32_t kGrows = sizeof(E) / sizeof(S), kShrinks = sizeof(S) / sizeof(E);
       const std::uint32_t* row_at = from_run + own / kParts;
       auto* const to_part = reinterpret_cast<unsigned char*>(own_row + own % kParts * kW);
       const E* run_at = own_run + own * kW;
 #pragma unroll 1
-      for (std::int32_t left = once((items >> pack_bits) * used / kW - own); left > 0;
+      for (std::int32_t left = once((items >> pack_bits) * slab.used / kW - own); left > 0;
            left -= kLanes) {
-        const std::uint32_t bytes = *row_at * kBytes / kValueBytes;
+        const std::uint32_t bytes = sizeof(E) < sizeof(S) ? *row_at / kShrinks : *row_at * kGrows;
         write_pack(reinterpret_cast<E*>(to_part + bytes), load_pack<E, kW>(run_at));
         run_at += kLanes * kW;
         row_at += kLanes / kParts;
@@ -301,7 +305,7 @@ struct RegionWarp {
         const auto bins = static_cast<std::int32_t>(pyramid.levels[l].bins);
         E* const to = own_row + job.output_index(l, 0, channel, 0);
         const E* const of_level = own_run + pyramid.levels[l].first_bin * (kV << pack_bits);
-        for (std::int32_t i = own; i < bins * used; i += kLanes) {
+        for (std::int32_t i = own; i < bins * slab.used; i += kLanes) {
           const std::int32_t of_channel = i / bins;
           to[of_channel * job.output_levels[l].level.bins + i - of_channel * bins] = of_level[i];
         }
@@ -348,8 +352,6 @@ __global__ void __launch_bounds__(region_threads(staged || with_argmax),
   constexpr int kBits = region_bits(pack_bits, with_argmax), kRegions = 1 << kBits;
   unsigned char* const shared = dynamic_shared();
   const RegionShared& parts = policy.shared;
-  S* const cells = reinterpret_cast<S*>(shared + parts.cells);
-  S* const squares = reinterpret_cast<S*>(shared + parts.squares);
   auto* const derived = reinterpret_cast<DerivedItem*>(shared + parts.derived);
   auto* const to_run = reinterpret_cast<RunItem*>(shared + parts.to_run);
   auto* const from_run = reinterpret_cast<std::uint32_t*>(shared + parts.from_run);
@@ -363,38 +365,29 @@ __global__ void __launch_bounds__(region_threads(staged || with_argmax),
   for (std::int64_t number = blockIdx.x; number < groups * slabs * policy.segments;
        number += gridDim.x) {
     const RegionUnit unit(job, policy, kSlab, number);
-    const auto used = static_cast<std::int32_t>(smaller_of(job.channels - unit.channel, kSlab));
     const std::int32_t m = job.batch > 0 ? static_cast<std::int32_t>(unit.group / job.batch) : 0;
+    const std::int64_t image = job.batch > 0 ? unit.group % job.batch : 0;
     const FeatureMap& map = job.maps[m];
     const auto width = static_cast<std::int32_t>(map.width);
-    const bool with_table = staged && job.batch > 0;
-    list_runs<S>(job, policy, unit.channel, used, to_run, from_run);
-    if (thread == 0) *has_nan = 0;
-    if (with_table) {
-      const std::int64_t image = unit.group % job.batch;
-      copy_cells<S>(map, static_cast<const S*>(map.data) + image * map.channels * map.cells(),
-                    unit.channel, pack_bits, static_cast<std::int32_t>(map.cells()), thread,
-                    static_cast<std::int32_t>(blockDim.x), cells);
-    }
-    __syncthreads();
+    const Slab<S> slab(map, image, unit.channel, kSlab);
+    list_runs<S>(job, policy, unit.channel, slab.used, to_run, from_run);
     if constexpr (staged) {
-      // Squares that begin in the last row or column are not looked up.
-      const std::int32_t step = width * kSlab;
-      const auto count = static_cast<std::int32_t>(map.cells()) << pack_bits;
-      const std::int32_t last = with_argmax ? count : count - ((width + 1) << pack_bits);
-      for (std::int32_t i = thread; with_table && i < last; i += blockDim.x) {
+      if (thread == 0) *has_nan = 0;
+      __syncthreads();
+      if (job.batch > 0) {
+        const SlabTables<S, pack_bits> tables{reinterpret_cast<S*>(shared + parts.cells),
+                                              reinterpret_cast<S*>(shared + parts.squares),
+                                              static_cast<std::int32_t>(map.cells()), width};
+        tables.copy_cells(slab);
+        __syncthreads();
         if constexpr (with_argmax) {
-          const Pack<S> pack = load_pack(cells + i * kV);
-          bool nan = false;
-#pragma unroll
-          for (int n = 0; n < kV; ++n) nan |= widen(pack[n]) != widen(pack[n]);
-          if (nan) *has_nan = 1;
+          tables.find_nan(has_nan);
         } else {
-          store_pack(squares + i * kV, maximum_of_square(cells + i * kV, step, kSlab));
+          tables.find_squares();
         }
       }
-      __syncthreads();
     }
+    __syncthreads();
     const RegionWarp<S, with_argmax, staged, pack_bits> pool{
         job,
         policy,
@@ -409,12 +402,14 @@ __global__ void __launch_bounds__(region_threads(staged || with_argmax),
         static_cast<std::int32_t>(job.pyramid.bins) << pack_bits,
         once(policy.region_items * 16),
         unit.channel,
-        used,
+        slab,
         !staged || *has_nan != 0};
     const std::int32_t cell_bytes = once(policy.cell_bytes);
-    const Tables<S> staged_tables{shared,        shared,     parts.cells,
-                                  parts.squares, cell_bytes, once(cell_bytes * width),
-                                  once(width)};
+    // Of squares, or of cells alone.
+    const Tables<S> staged_tables{
+        shared,      shared,     with_argmax ? parts.cells : parts.squares,
+        parts.cells, cell_bytes, once(cell_bytes * width),
+        once(width)};
     const auto tables_of = [&](std::int32_t group) -> Tables<S> {
       if constexpr (staged) {
         return staged_tables;

@@ -38,6 +38,7 @@ struct RegionJob : PyramidJob {
   std::int32_t* groups;    // [K]
   BinCells* bins;          // [K][base_bins], as nth_base_bin counts them
   std::int32_t base_bins;  // of base levels
+  std::int32_t most_side;  // of squares that a bin is covered by
 
   // Where maps do not fit in shared memory, by map, [N][H * W][table_channels] each: the cells with
   // their channels side by side, and the maxima of the 2 x 2 squares that begin at each cell.
@@ -53,13 +54,13 @@ struct RegionJob : PyramidJob {
     const std::int64_t own = group - first_map * batch;
     return own >= 0 && own < num_maps * batch ? static_cast<std::int32_t>(own) : kOtherLaunch;
   }
-  // Maxima are looked up in squares of 2 x 2 cells, where a bin has one; argmax wants every cell.
   SPP_HOST_DEVICE BinCells cells_of(const BaseBin& bin, std::int32_t map) const {
     if (bin.is_empty()) return {0, 0, 0, 0};
     const auto map_width = static_cast<std::int32_t>(maps[map].width);
     const std::int32_t height = bin.rows.end - bin.rows.begin,
                        width = bin.cols.end - bin.cols.begin;
-    const std::int32_t side = argmax == nullptr && height > 1 && width > 1 ? 2 : 1;
+    const std::int32_t shorter = height < width ? height : width;
+    const std::int32_t side = shorter < most_side ? shorter : most_side;
     return {bin.rows.begin * map_width + bin.cols.begin, width - side, (height - side) * map_width,
             side};
   }

@@ -73,14 +73,9 @@ struct alignas(8) DerivedItem {
 };
 
 // Where the numbers of a pack of values go in a run, in bytes: the first, and how far apart they are.
-struct RunItem {
-  SPP_HOST_DEVICE static RunItem of(std::int32_t first, std::int32_t step) {
-    return {static_cast<std::uint32_t>(first) | static_cast<std::uint32_t>(step) << 16};
-  }
-  SPP_HOST_DEVICE std::int32_t first() const { return bits & 0xffff; }
-  SPP_HOST_DEVICE std::int32_t step() const { return bits >> 16; }
-
-  std::uint32_t bits;  // one load from shared memory
+struct alignas(8) RunItem {
+  std::int32_t first;
+  std::int32_t step;
 };
 
 // A bin's place among all bins in the order of items.
@@ -148,7 +143,7 @@ __device__ __forceinline__ void list_runs(const RegionJob& job, const RegionPoli
       const std::int32_t to =
           exists ? first * channels + first_channel * bins + (i >> policy.pack_bits)
                  : static_cast<std::int32_t>(pyramid.bins) * used;
-      to_run[item + i] = RunItem::of(to * kBytes, exists ? bins * kBytes : 0);
+      to_run[item + i] = {to * kBytes, exists ? bins * kBytes : 0};
     }
     const auto to = static_cast<std::uint32_t>(job.output_index(l, 0, channel, 0) * kBytes);
     for (std::int32_t i = threadIdx.x; policy.aligned && i < bins * used / kV; i += blockDim.x) {
