@@ -71,7 +71,10 @@ __global__ void __launch_bounds__(tuning::kElementThreads, tuning::kTableBlocks)
   const FeatureMap& map = job.maps[unit.map];
   const std::int64_t col = unit.col + lane;
   static_assert(tuning::kTablePacks == 2);
-  const Slab<S> slab(map, unit.image, unit.channel, tuning::kTablePacks * kV);
+  // Tables may have more channels than maps.
+  constexpr std::int32_t kChannels = tuning::kTablePacks * kV;
+  const std::int64_t last_channel = (map.channels - 1) / kChannels * kChannels;
+  const Slab<S> slab(map, unit.image, smaller_of(unit.channel, last_channel), kChannels);
   const PackReader<S> read[] = {{slab, 0}, {slab, kV}};
   const bool writes = lane < tuning::kTableCols && col < map.width;
   S* const cells = static_cast<S*>(job.cell_tables[unit.map]);

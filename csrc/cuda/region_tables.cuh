@@ -23,10 +23,10 @@ SPP_HOST_DEVICE bool has_packs(const FeatureMap& map) {
          reinterpret_cast<std::uintptr_t>(map.data) % 16 == 0;
 }
 
-// Some neighbouring channels of an image of a map. Offsets among them are 32 bits wide.
+// Some neighbouring channels of an image of a map. Strides are in bytes, of which a slab has fewer than 2^32.
 template <class S>
 struct Slab {
-  const S* first;  // cell 0 of the first channel
+  const unsigned char* first;  // cell 0 of the first channel
   std::int32_t cell_stride;
   std::int32_t plane_stride;
   std::int32_t used;  // channels that exist
@@ -34,10 +34,11 @@ struct Slab {
 
   __device__ __forceinline__ Slab(const FeatureMap& map, std::int64_t image, std::int64_t channel,
                                   std::int32_t channels)
-      : first(static_cast<const S*>(map.data) + image * map.channels * map.cells() +
-              channel * map.plane_stride()),
-        cell_stride(once(static_cast<std::int32_t>(map.cell_stride()))),
-        plane_stride(once(static_cast<std::int32_t>(map.plane_stride()))),
+      : first(reinterpret_cast<const unsigned char*>(static_cast<const S*>(map.data) +
+                                                     image * map.channels * map.cells() +
+                                                     channel * map.plane_stride())),
+        cell_stride(once(static_cast<std::int32_t>(map.cell_stride() * sizeof(S)))),
+        plane_stride(once(static_cast<std::int32_t>(map.plane_stride() * sizeof(S)))),
         used(static_cast<std::int32_t>(smaller_of(map.channels - channel, channels))),
         has_packs(cuda::has_packs<S>(map)) {}
 };
@@ -60,11 +61,11 @@ struct PackReader {
     }
   }
   __device__ __forceinline__ Pack<S> operator()(std::int32_t cell) const {
-    const std::int32_t at = cell * slab.cell_stride;
-    return slab.has_packs ? load_pack(slab.first + static_cast<std::uint32_t>(of_channel[0] + at))
-                          : make_pack<S>([&](int n) {
-                              return slab.first[static_cast<std::uint32_t>(of_channel[n] + at)];
-                            });
+    const auto at = [&](int n) {
+      const auto offset = static_cast<std::uint32_t>(of_channel[n] + cell * slab.cell_stride);
+      return reinterpret_cast<const S*>(slab.first + offset);
+    };
+    return slab.has_packs ? load_pack(at(0)) : make_pack<S>([&](int n) { return *at(n); });
   }
 };
 
