@@ -172,9 +172,10 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
     if (cells * job.table_channels * size_of(job.maps[0].dtype) <= kInt32Max &&
         bytes <= tuning::kTableBytesOfOutput * output_bytes(job)) {
       // Blocks that run together share a slab or two, whose tables then stay in the L2 cache.
-      policy.segments = std::clamp<std::int64_t>(stream.sms * blocks_of_sm() / 2, 1,
+      const std::int64_t together = stream.sms * blocks_of_sm();
+      policy.segments = std::clamp<std::int64_t>(together / 2, 1,
                                                  divide_up(job.regions.count, policy.warps));
-      plan.blocks = slabs() * policy.segments;
+      plan.blocks = std::min(slabs() * policy.segments, together);
       return plan;
     }
   }

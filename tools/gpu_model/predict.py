@@ -102,11 +102,8 @@ def predict(
 
     unique = min(loads.distinct * scale, footprint.reads / SECTOR)
     waves = math.ceil(blocks / (gpu.sms * held.blocks))
-    # Blocks of one wave go through what they share at the same pace, and the first of them brings it for all. What
-    # blocks share that are far apart, as those of the sample are, comes once for each wave.
-    most = loads.block_distinct - own
-    far = (loads.block_distinct - loads.distinct) / most if most > 0 else 1.0
-    asked = min(max(fetched, unique), (1 + far * (waves - 1)) * unique)
+    # Blocks of one wave go through what they share at the same pace, and the first of them brings it for all.
+    asked = min(max(fetched, unique), waves * unique)
     dram_sectors = 0.0 if warm else misses(asked, unique, gpu.l2_size)
     written = min((stores.distinct + counts.atomics.distinct) * scale, footprint.writes / SECTOR)
     dram_bytes = (dram_sectors + written) * SECTOR
