@@ -22,13 +22,15 @@ using IntArrayRef = torch::headeronly::IntHeaderOnlyArrayRef;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-inline std::string shape_of(const Tensor& tensor) {
+inline std::string shown(IntArrayRef numbers) {
   std::string text = "[";
-  for (std::int64_t d = 0; d < tensor.dim(); ++d) {
-    text += (d == 0 ? "" : ", ") + std::to_string(tensor.size(d));
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    text += (i == 0 ? "" : ", ") + std::to_string(numbers[i]);
   }
   return text + "]";
 }
+
+inline std::string shape_of(const Tensor& tensor) { return shown(tensor.sizes()); }
 
 // ---- types and devices ----
 
