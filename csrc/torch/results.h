@@ -169,8 +169,7 @@ class Results {
     }
     if (!fits) fail(op, "expected out of shape " + shown(sizes) + ", got " + shape_of(out));
     if (!has_distinct_elements(out)) {
-      fail(op, "expected out with every element in a place of its own, got strides " +
-                   shown(out.strides()));
+      fail(op, "expected every element of out in a place of its own, got some that share one");
     }
   }
 

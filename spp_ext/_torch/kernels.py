@@ -11,17 +11,17 @@ from torch import Tensor
 
 from spp_ext._torch import library
 from spp_ext._torch.errors import as_documented
-from spp_ext._torch.op_table import NAMES, NAMESPACE, Request
-from spp_ext._torch.private import below_autograd, bound_op
+from spp_ext._torch.op_table import NAMES, NAMESPACE, OUT_NAMES, Request, overload
+from spp_ext._torch.private import below_autograd, below_versions, bound_op, increment_versions
 
 
-def _kernel(op: Callable[..., Any]) -> Callable[..., Any]:
+def _kernel(op: Callable[..., Any], below: Callable[[], Any] = below_autograd) -> Callable[..., Any]:
     call_op = bound_op(op)
 
     @functools.wraps(op)
     def kernel(*arguments: Any) -> Any:
         try:
-            with below_autograd():
+            with below():
                 return call_op(*arguments)
         except RuntimeError as error:
             documented = as_documented(error)
@@ -32,13 +32,27 @@ def _kernel(op: Callable[..., Any]) -> Callable[..., Any]:
     return kernel
 
 
+def _writing(op: Callable[..., Any]) -> Callable[..., Any]:
+    call_op = bound_op(op)
+
+    def write(*arguments: Any) -> Any:
+        *inputs, out = arguments
+        call_op(*inputs, out=out)
+        increment_versions((out,))
+
+    return write
+
+
 class _Kernels:
-    """A callable for each op of the table, of the op's name."""
+    """A callable for each op of the table, of the op's name. One that writes into a tensor takes it last."""
 
     def __init__(self) -> None:
+        # Naming the overload spares a search through the overloads at every call.
+        ops = getattr(torch.ops, NAMESPACE)
         for name in NAMES:
-            # Naming the default overload spares a search through the overloads at every call.
-            setattr(self, name, _kernel(getattr(getattr(torch.ops, NAMESPACE), name).default))
+            setattr(self, name, _kernel(overload(ops, name)))
+        for name in OUT_NAMES:
+            setattr(self, name, _kernel(_writing(overload(ops, name)), below_versions))
 
 
 class _Missing:
@@ -60,8 +74,12 @@ def call_pooling(
     maps: Sequence[Tensor],
     rows: tuple[Tensor | None, Tensor | None],
     with_argmax: bool,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Calls a pooling op, of the kernels or of those registered, with its argmax or without; undoes `Pooling.split`."""
+    """Calls a pooling op, of the kernels or of those registered, with its argmax or without; undoes `Pooling.split`.
+
+    Only kernels take ``out``.
+    """
     op, arguments, _ = request
     rois, map_indices = rows
     inputs: tuple[Any, ...]
@@ -71,4 +89,6 @@ def call_pooling(
         inputs = (maps[0], rois, *arguments)
     else:
         inputs = (list(maps), rois, map_indices, *arguments)
+    if out is not None:
+        return getattr(ops, op.into)(*inputs, out), None
     return getattr(ops, op.with_argmax)(*inputs) if with_argmax else (getattr(ops, op.name)(*inputs), None)

@@ -25,10 +25,13 @@ IMAGES = Rows()  # whole maps: row n is image n
 
 
 class Pooling(NamedTuple):
-    """``name(maps, [rois, [map_indices]], *arguments)``, and ``name_with_argmax`` with the argmax beside it."""
+    """``name(maps, [rois, [map_indices]], *arguments)``, ``name_with_argmax`` with the argmax beside it, and
+    ``name.out(..., *, out)``, which writes into ``out``.
+    """
 
     name: str
     with_argmax: str
+    into: str
     spoken: str  # the public op whose name its errors bear
     of_regions: bool = False
     of_maps: bool = False  # takes a list of maps; such an op is one of regions
@@ -51,7 +54,7 @@ class Linear(NamedTuple):
 
 
 def _pooling(name: str, spoken: str | None = None, **kind: bool) -> Pooling:
-    return Pooling(name, f"{name}_with_argmax", spoken or name, **kind)
+    return Pooling(name, f"{name}_with_argmax", f"{name}.out", spoken or name, **kind)
 
 
 MAPS = _pooling("spatial_pyramid_pool")
@@ -66,8 +69,15 @@ SCATTER = Linear("scatter", is_gather=False)
 SCATTER_OF_MAPS = Linear("scatter_of_maps", is_gather=False, of_maps=True)
 LINEAR = (GATHER, GATHER_OF_MAPS, SCATTER, SCATTER_OF_MAPS)
 
-# Every registered op that takes a tensor.
+# Every registered op that takes a tensor, and those overloads that write into one.
 NAMES = (*(name for op in POOLINGS for name in (op.name, op.with_argmax)), *(op.name for op in LINEAR))
+OUT_NAMES = tuple(op.into for op in POOLINGS)
+
+
+def overload(ops: Any, name: str) -> Any:
+    """The overload of ``torch.ops.<namespace>`` that a name of these means."""
+    packet, _, chosen = name.partition(".")
+    return getattr(getattr(ops, packet), chosen or "default")
 
 
 class Request(NamedTuple):

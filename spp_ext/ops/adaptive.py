@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, shown
 from spp_ext._torch.op_table import MAPS, Request
+from spp_ext._torch.outs import check_out, check_values_only
 from spp_ext.levels import encoded_grid
 from spp_ext.ops._calls import pool_as
 
@@ -18,7 +19,11 @@ _OP = "spp_ext.ops.adaptive_max_pool2d"
 
 @overload
 def adaptive_max_pool2d(
-    input: Tensor, output_size: int | Sequence[int | None], return_indices: Literal[False] = ...
+    input: Tensor,
+    output_size: int | Sequence[int | None],
+    return_indices: Literal[False] = ...,
+    *,
+    out: Tensor | None = ...,
 ) -> Tensor: ...
 @overload
 def adaptive_max_pool2d(
@@ -29,7 +34,11 @@ def adaptive_max_pool2d(
     input: Tensor, output_size: int | Sequence[int | None], return_indices: bool
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 def adaptive_max_pool2d(
-    input: Tensor, output_size: int | Sequence[int | None], return_indices: bool = False
+    input: Tensor,
+    output_size: int | Sequence[int | None],
+    return_indices: bool = False,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Max-pools a feature map into a grid of bins: `torch.nn.functional.adaptive_max_pool2d`, value for value.
 
@@ -37,6 +46,8 @@ def adaptive_max_pool2d(
         input: ``[N, C, H, W]`` or ``[C, H, W]``; float32, float64, float16 or bfloat16.
         output_size: ``n`` for n x n bins, or ``(rows, cols)``, where None keeps the input's size.
         return_indices: also return where each maximum lies.
+        out: the tensor to write into and return, as in `spp_ext.spatial_pyramid_pool`. torch's function in Python has
+            none.
 
     Returns:
         ``[N, C, rows, cols]`` or ``[C, rows, cols]``, channels_last if a 4-D input is. With ``return_indices`` also an
@@ -44,8 +55,9 @@ def adaptive_max_pool2d(
 
     Raises:
         RuntimeError: as in torch, a shape does not fit, a size is negative, or a dimension other than the batch is
-            empty; its subclass NotImplementedError for a dtype without a kernel.
-        ValueError: as in torch, ``output_size`` has as many items as ``input`` has dimensions.
+            empty; its subclass NotImplementedError for a dtype without a kernel. Or a derivative of ``out`` is asked for.
+        ValueError: as in torch, ``output_size`` has as many items as ``input`` has dimensions. Or ``out`` does not fit,
+            overlaps ``input`` or itself in memory, or comes with ``return_indices``.
         TypeError: ``input`` is not a tensor, or ``output_size`` neither an int nor a sequence of ints and None.
 
     Example::
@@ -57,6 +69,12 @@ def adaptive_max_pool2d(
         raise TypeError(f"{_OP}: expected input to be a Tensor, got {type(input).__name__}")
     rows, cols = _output_size(input, output_size)
     _check_input(input)
+    if out is not None:
+        check_values_only(_OP, return_indices)
+        check_out(_OP, out, input, (*input.shape[:-2], rows, cols))
+        four = input.dim() == 4
+        _pool_into(out if four else out.unsqueeze(0), input if four else input.unsqueeze(0), rows, cols)
+        return out
     if input.dim() == 3:
         output, argmax = _pool(input.unsqueeze(0), rows, cols, return_indices)
         return (output.squeeze(0), argmax.squeeze(0)) if argmax is not None else output.squeeze(0)
@@ -73,10 +91,19 @@ def _pool(input: Tensor, rows: int, cols: int, return_indices: bool) -> tuple[Te
     if rows == 0 or cols == 0:  # a grid without bins is no level, but torch allows it
         output = input.flatten(2)[..., :0].reshape(n, c, rows, cols)
         return output, output.long() if return_indices else None
-    request = Request(MAPS, (encoded_grid(rows, cols),), [rows * cols])
-    output, argmax = pool_as(_OP, input, None, request, return_indices)
+    output, argmax = pool_as(_OP, input, None, _request(rows, cols), return_indices)
     output = output.view(n, c, rows, cols)
     return output, argmax.view(n, c, rows, cols).long() if argmax is not None and return_indices else None
+
+
+def _pool_into(out: Tensor, input: Tensor, rows: int, cols: int) -> None:
+    if rows == 0 or cols == 0:
+        return
+    pool_as(_OP, input, None, _request(rows, cols), out=out)
+
+
+def _request(rows: int, cols: int) -> Request:
+    return Request(MAPS, (encoded_grid(rows, cols),), [rows * cols])
 
 
 def _output_size(input: Tensor, output_size: object) -> tuple[int, int]:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from spp_ext._checks import MAX_DIVISIONS, check_tensor, shown, whole_number
 from spp_ext._requests import request_of_kernels
+from spp_ext._torch.outs import check_out
 from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.multi_kernel_max_pool2d"
 
 
 def multi_kernel_max_pool2d(
-    input: Tensor, kernel_sizes: Sequence[int] = (5, 9, 13), *, cascade: bool = False
+    input: Tensor, kernel_sizes: Sequence[int] = (5, 9, 13), *, cascade: bool = False, out: Tensor | None = None
 ) -> Tensor:
     """Max-pools a map with windows of several sizes around every cell, and puts the results behind the map.
 
@@ -31,6 +32,8 @@ def multi_kernel_max_pool2d(
             the map.
         cascade: whether gradients are those of a cascade. ``kernel_sizes`` are total sizes all the same: three 5-pools
             in cascade are ``(5, 9, 13)``.
+        out: the tensor to write into and return, as in `spp_ext.spatial_pyramid_pool`; written directly if it is laid
+            out as the input and ``kernel_sizes`` are ascending.
 
     Returns:
         ``[N, (1 + L) * C, H, W]`` for L sizes (``[(1 + L) * C, H, W]`` for a 3-D input), in the input's layout: the
@@ -39,7 +42,8 @@ def multi_kernel_max_pool2d(
     Raises:
         TypeError: ``input`` is not a floating-point tensor, or ``kernel_sizes`` not a sequence of ints.
         ValueError: ``input`` has another rank or no rows or columns, there are no sizes, or one is not odd and
-            positive, or out of order in a cascade.
+            positive, or out of order in a cascade; or ``out`` does not fit, or overlaps ``input`` or itself in memory.
+        RuntimeError: a derivative of ``out`` is asked for.
 
     Example::
 
@@ -48,22 +52,27 @@ def multi_kernel_max_pool2d(
     """
     check_tensor(_OP, input)
     sizes = _kernel_sizes(_OP, kernel_sizes, cascade)
-    if input.dim() == 3:
-        return _pool(input.unsqueeze(0), sizes, cascade).squeeze(0)
-    if input.dim() != 4:
+    if input.dim() not in (3, 4):
         raise ValueError(f"{_OP}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
-    return _pool(input, sizes, cascade)
+    if out is not None:
+        *images, channels, height, width = input.shape
+        check_out(_OP, out, input, (*images, (1 + len(sizes)) * channels, height, width))
+    if input.dim() == 4:
+        return _pool(input, sizes, cascade, out)
+    pooled = _pool(input.unsqueeze(0), sizes, cascade, None if out is None else out.unsqueeze(0))
+    return pooled.squeeze(0) if out is None else out
 
 
-def _pool(input: Tensor, sizes: tuple[int, ...], cascade: bool) -> Tensor:
+def _pool(input: Tensor, sizes: tuple[int, ...], cascade: bool, out: Tensor | None) -> Tensor:
     """The pooled ``[N, (1 + L) * C, H, W]``. The kernels take ascending sizes, so other orders are arranged here."""
-    ascending = sizes if cascade else tuple(sorted(set(sizes)))
+    ascending = sizes if cascade else tuple(sorted(sizes))
     request = request_of_kernels(ascending, bool(cascade), input.shape[2] * input.shape[3])
-    output, _ = pool_as(_OP, input, None, request)
+    output, _ = pool_as(_OP, input, None, request, out=out)
     if sizes == ascending:
         return output
     block_of = {size: block for block, size in enumerate(ascending, 1)}
-    return reorder_blocks(output, [0, *(block_of[size] for size in sizes)], input.shape[1])
+    arranged = reorder_blocks(output, [0, *(block_of[size] for size in sizes)], input.shape[1])
+    return arranged if out is None else out.copy_(arranged)
 
 
 def reorder_blocks(output: Tensor, blocks: Sequence[int], channels: int) -> Tensor:
