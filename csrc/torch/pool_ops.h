@@ -70,7 +70,7 @@ void roi_spatial_pyramid_pool_of_maps(Results& results, std::vector<Tensor> inpu
                          " maps, got " + std::to_string(spatial_scales.size()));
   }
   for (std::size_t m = 0; m < input.size(); ++m) {
-    results.keep_apart(kRegionsOp, "input[" + std::to_string(m) + "]", input[m]);
+    results.keep_apart(kRegionsOp, "one of the maps", input[m]);
   }
   pool_regions<Device>(results, {held.maps.data(), input.size(), "input[0]", input[0]}, rois,
                        map_indices, levels, spatial_scales.data(), convention, validate);

@@ -23,13 +23,15 @@ struct MemoryRange {
   std::int64_t size;  // 0: no elements
 
   explicit MemoryRange(const Tensor& tensor, std::int64_t first_dim = 0)
-      : begin(reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr())), size(0) {
-    if (tensor.numel() == 0) return;
-    std::int64_t last = 0;
-    for (std::int64_t d = first_dim; d < tensor.dim(); ++d) {
-      last += (tensor.size(d) - 1) * tensor.stride(d);
+      : begin(reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr())), size(tensor.numel()) {
+    if (size == 0) return;
+    if (first_dim > 0 || !tensor.is_contiguous()) {
+      size = 1;
+      for (std::int64_t d = first_dim; d < tensor.dim(); ++d) {
+        size += (tensor.size(d) - 1) * tensor.stride(d);
+      }
     }
-    size = (last + 1) * static_cast<std::int64_t>(tensor.element_size());
+    size *= static_cast<std::int64_t>(tensor.element_size());
   }
   std::uintptr_t end() const { return begin + static_cast<std::uintptr_t>(size); }
 };
@@ -93,9 +95,10 @@ class Results {
   explicit Results(const Tensor& out) : out_(&out) {}
 
   // Refuses an `out` that shares memory with what the op reads.
-  void keep_apart(const char* op, const std::string& name, const Tensor& input) const {
+  void keep_apart(const char* op, const char* name, const Tensor& input) const {
     if (out_ != nullptr && may_share_memory(*out_, input)) {
-      fail(op, "expected out to share no memory with " + name + ", got tensors that overlap");
+      fail(op, std::string("expected out to share no memory with ") + name +
+                   ", got tensors that overlap");
     }
   }
 
@@ -138,8 +141,9 @@ class Results {
     return argmax_ ? static_cast<std::int32_t*>(argmax_->mutable_data_ptr()) : nullptr;
   }
 
-  const Tensor& values() const { return *values_; }
-  const Tensor& indices() const { return *argmax_; }
+  // Given away once all is done.
+  Tensor values() { return *std::move(values_); }
+  Tensor indices() { return *std::move(argmax_); }
 
  private:
   void make(const char* op, IntArrayRef sizes, IntArrayRef strides, const Tensor& like) {

@@ -23,7 +23,7 @@ from torch import Tensor
 from spp_ext._torch.functions import EagerPool, Pool
 from spp_ext._torch.kernels import call_pooling, kernels
 from spp_ext._torch.op_table import NAMESPACE, Request, Rows
-from spp_ext._torch.outs import check_pooled_into, check_type, refuse_derivatives, refuse_gradient
+from spp_ext._torch.outs import check_pooled_into, refuse_derivatives, refuse_gradient
 from spp_ext._torch.private import forward_level, transforms_are_open
 
 # This function is on the way of every call, so what it asks is asked without a Python function where that is possible.
@@ -60,7 +60,8 @@ def pool_into(
     """`pool` without argmax or derivative, into ``out``, which it returns."""
     op = request.op
     if type(out) is not Tensor or type(maps[0]) is not Tensor or len(maps) > 1:
-        check_type(f"spp_ext.{op.spoken}", out)
+        if not isinstance(out, Tensor):
+            raise TypeError(f"spp_ext.{op.spoken}: expected out to be a Tensor, got {type(out).__name__}")
         if _sharding((*maps, out)) is not None:
             raise NotImplementedError(f"spp_ext.{op.spoken}: expected no DTensor where out is given, got one")
     if _is_compiling() or _is_exporting():
@@ -68,10 +69,13 @@ def pool_into(
         pooled, _ = call_pooling(getattr(torch.ops, NAMESPACE), request, maps, rows, False)
         out.copy_(pooled.view(check_pooled_into(op, out, pooled, len(request.level_bins)).shape))
         return out
-    if torch.is_grad_enabled() or transforms_are_open() or forward_level() >= 0:
+    if (
+        transforms_are_open()
+        or forward_level() >= 0
+        or ((out.requires_grad or True in map(_requires_grad, maps)) and torch.is_grad_enabled())
+    ):
         refuse_derivatives(op, maps, out)
-    call_pooling(kernels, request, maps, rows, False, out)
-    return out
+    return getattr(kernels, op.into)(*op.join(maps, rows, request.arguments), out=out)
 
 
 def _sharding(maps: Sequence[Tensor]) -> ModuleType | None:

@@ -10,41 +10,43 @@ import torch
 from torch import Tensor
 
 from spp_ext._torch import library
-from spp_ext._torch.errors import as_documented
+from spp_ext._torch.errors import raise_as_documented
 from spp_ext._torch.op_table import NAMES, NAMESPACE, OUT_NAMES, Request, overload
 from spp_ext._torch.private import below_autograd, below_versions, bound_op, increment_versions
 
 
-def _kernel(op: Callable[..., Any], below: Callable[[], Any] = below_autograd) -> Callable[..., Any]:
+def _kernel(op: Callable[..., Any]) -> Callable[..., Any]:
     call_op = bound_op(op)
 
     @functools.wraps(op)
     def kernel(*arguments: Any) -> Any:
         try:
-            with below():
+            with below_autograd():
                 return call_op(*arguments)
         except RuntimeError as error:
-            documented = as_documented(error)
-            if documented is error:
-                raise
-            raise documented from None
+            raise_as_documented(error)
 
     return kernel
 
 
-def _writing(op: Callable[..., Any]) -> Callable[..., Any]:
+def _writing_kernel(op: Callable[..., Any]) -> Callable[..., Any]:
     call_op = bound_op(op)
 
-    def write(*arguments: Any) -> Any:
-        *inputs, out = arguments
-        call_op(*inputs, out=out)
+    @functools.wraps(op)
+    def kernel(*arguments: Any, out: Tensor) -> Tensor:
+        try:
+            with below_versions():
+                call_op(*arguments, out=out)
+        except RuntimeError as error:
+            raise_as_documented(error)
         increment_versions((out,))
+        return out
 
-    return write
+    return kernel
 
 
 class _Kernels:
-    """A callable for each op of the table, of the op's name. One that writes into a tensor takes it last."""
+    """A callable for each op of the table, of the op's name."""
 
     def __init__(self) -> None:
         # Naming the overload spares a search through the overloads at every call.
@@ -52,7 +54,7 @@ class _Kernels:
         for name in NAMES:
             setattr(self, name, _kernel(overload(ops, name)))
         for name in OUT_NAMES:
-            setattr(self, name, _kernel(_writing(overload(ops, name)), below_versions))
+            setattr(self, name, _writing_kernel(overload(ops, name)))
 
 
 class _Missing:
@@ -74,12 +76,8 @@ def call_pooling(
     maps: Sequence[Tensor],
     rows: tuple[Tensor | None, Tensor | None],
     with_argmax: bool,
-    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Calls a pooling op, of the kernels or of those registered, with its argmax or without; undoes `Pooling.split`.
-
-    Only kernels take ``out``.
-    """
+    """Calls a pooling op, of the kernels or of those registered, with its argmax or without; undoes `Pooling.split`."""
     op, arguments, _ = request
     rois, map_indices = rows
     inputs: tuple[Any, ...]
@@ -89,6 +87,4 @@ def call_pooling(
         inputs = (maps[0], rois, *arguments)
     else:
         inputs = (list(maps), rois, map_indices, *arguments)
-    if out is not None:
-        return getattr(ops, op.into)(*inputs, out), None
     return getattr(ops, op.with_argmax)(*inputs) if with_argmax else (getattr(ops, op.name)(*inputs), None)

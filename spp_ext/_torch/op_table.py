@@ -44,6 +44,14 @@ class Pooling(NamedTuple):
         rows = int(self.of_regions)
         return (inputs[0],), Rows(*inputs[1 : 1 + rows]), tuple(inputs[1 + rows :])
 
+    def join(
+        self, maps: Sequence[Tensor], rows: tuple[Tensor | None, Tensor | None], arguments: Sequence[Any]
+    ) -> tuple[Any, ...]:
+        """The way back from `split`."""
+        if self.of_maps:
+            return (list(maps), *rows, *arguments)
+        return (maps[0], rows[0], *arguments) if self.of_regions else (maps[0], *arguments)
+
 
 class Linear(NamedTuple):
     """gather or scatter: ``name(maps or grad_output, argmax, rois, [map_indices], level_bins, ...)``."""

@@ -18,23 +18,15 @@ from spp_ext._torch.private import transforms_are_open, unpack_dual
 
 def check_out(op: str, out: object, like: Tensor, shape: Sequence[Any]) -> Tensor:
     """``out``, a tensor of this shape, and of the dtype and on the device of ``like``; errors begin with ``op``."""
-    check_type(op, out)
-    assert isinstance(out, Tensor)
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{op}: expected out to be a Tensor, got {type(out).__name__}")
     if out.dtype != like.dtype:
         raise ValueError(f"{op}: expected out of dtype {like.dtype}, got {out.dtype}")
     if out.device != like.device:
         raise ValueError(f"{op}: expected input and out on one device, got two")
-    # Sizes that are not known until a program runs are for the kernel to compare.
-    pairs = zip(out.shape, shape, strict=False)
-    if out.dim() != len(shape) or any([guard_or_false(size != wanted) for size, wanted in pairs]):
+    if out.shape != shape:
         raise ValueError(f"{op}: expected out of shape {list(shape)}, got {list(out.shape)}")
     return out
-
-
-def check_type(op: str, out: object) -> None:
-    """Raises TypeError unless ``out`` is a tensor."""
-    if not isinstance(out, Tensor):
-        raise TypeError(f"{op}: expected out to be a Tensor, got {type(out).__name__}")
 
 
 def check_values_only(op: str, return_indices: bool) -> None:
@@ -46,10 +38,14 @@ def check_values_only(op: str, return_indices: bool) -> None:
 def check_pooled_into(op: Pooling, out: object, pooled: Tensor, levels: int) -> Tensor:
     """`check_out` against the result of a call without ``out``; one level of bins may also be [rows, C, y, x]."""
     shape: Sequence[Any] = pooled.shape
-    if not op.of_blocks and levels == 1 and isinstance(out, Tensor) and out.dim() == 4:
-        y, x = out.shape[2:]
-        if y * x != 0 and pooled.shape[1] % (y * x) == 0:
-            shape = (pooled.shape[0], pooled.shape[1] // (y * x), y, x)
+    if isinstance(out, Tensor):
+        if not op.of_blocks and levels == 1 and out.dim() == 4:
+            y, x = out.shape[2:]
+            if y * x != 0 and pooled.shape[1] % (y * x) == 0:
+                shape = (pooled.shape[0], pooled.shape[1] // (y * x), y, x)
+        # Sizes that are not known until a program runs are for the kernel to compare.
+        if out.dim() == len(shape) and not any([guard_or_false(a != b) for a, b in zip(out.shape, shape, strict=True)]):
+            shape = out.shape
     return check_out(f"spp_ext.{op.spoken}", out, pooled, shape)
 
 

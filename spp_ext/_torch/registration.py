@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spp_ext._torch import library
-from spp_ext._torch.errors import as_documented
+from spp_ext._torch.errors import raise_as_documented
 from spp_ext._torch.fakes import bins_of, fake_linear, fake_pooling, fake_pooling_into, shapes_from
 from spp_ext._torch.functions import Gather, Pool, Scatter
 from spp_ext._torch.kernels import kernels
@@ -78,10 +78,7 @@ def _register(name: str, fake: Callable[..., Any], differentiable: Callable[...,
             with below_autograd():
                 return op.redispatch(keyset & after_autograd, *arguments)
         except RuntimeError as error:
-            documented = as_documented(error)
-            if documented is error:
-                raise
-            raise documented from None
+            raise_as_documented(error)
 
     _registry.impl(name, kernel, "Autograd", with_keyset=True)
     # A torch.func transform takes an op apart level by level and would reach the kernel above in the middle of that,
@@ -98,8 +95,11 @@ def _register_out(op: Pooling) -> None:
 
     def without_derivative(keyset: Any, *inputs: Any, out: Tensor) -> Tensor:
         refuse_derivatives(op, op.split(inputs)[0], out)
-        with below_autograd():
-            return into.redispatch(keyset & after_autograd, *inputs, out=out)
+        try:
+            with below_autograd():
+                return into.redispatch(keyset & after_autograd, *inputs, out=out)
+        except RuntimeError as error:
+            raise_as_documented(error)
 
     def counted(keyset: Any, *inputs: Any, out: Tensor) -> Tensor:
         into.redispatch(keyset & after_versions, *inputs, out=out)
