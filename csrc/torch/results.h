@@ -68,15 +68,6 @@ inline bool has_distinct_elements(const Tensor& tensor) {
   return true;
 }
 
-// Whether a tensor lies in memory as these strides say. A dimension of size 1 is never stepped along.
-inline bool is_laid_out(const Tensor& tensor, IntArrayRef strides) {
-  for (std::int64_t d = 0; d < tensor.dim(); ++d) {
-    if (tensor.size(d) != 1 && tensor.stride(d) != strides[static_cast<std::size_t>(d)])
-      return false;
-  }
-  return true;
-}
-
 // ---- results ----
 
 // Calls a device's kernel. Scratch that it cannot have is missing memory like any other.
@@ -147,33 +138,32 @@ class Results {
 
  private:
   void make(const char* op, IntArrayRef sizes, IntArrayRef strides, const Tensor& like) {
+    const std::int32_t dtype = shim_dtype_of(like);
     if (out_ != nullptr) {
-      check_out(op, sizes, like);
-      is_out_ = is_laid_out(*out_, strides);
+      check_out(op, sizes, dtype, like);
+      is_out_ = is_laid_out(out_->sizes(), out_->strides(), strides);
       if (is_out_) {
         values_ = *out_;
         return;
       }
+      if (!has_distinct_elements(*out_)) {
+        fail(op, "expected every element of out in a place of its own, got some that share one");
+      }
     }
-    values_ = empty_strided(op, sizes, strides, shim_dtype_of(like), like);
+    values_ = empty_strided(op, sizes, strides, dtype, like);
     if (with_argmax_) argmax_ = empty_strided(op, sizes, strides, aoti_torch_dtype_int32(), like);
   }
 
-  void check_out(const char* op, IntArrayRef sizes, const Tensor& like) const {
-    const Tensor& out = *out_;
-    if (out.scalar_type() != like.scalar_type()) {
+  void check_out(const char* op, IntArrayRef sizes, std::int32_t dtype, const Tensor& like) const {
+    if (shim_dtype_of(*out_) != dtype) {
       fail(op, std::string("expected out of dtype ") +
                    torch::headeronly::toString(like.scalar_type()) + ", got " +
-                   torch::headeronly::toString(out.scalar_type()));
+                   torch::headeronly::toString(out_->scalar_type()));
     }
-    check_same_device(op, "input", like, "out", out);
-    bool fits = out.dim() == static_cast<std::int64_t>(sizes.size());
-    for (std::size_t d = 0; fits && d < sizes.size(); ++d) {
-      fits = out.size(static_cast<std::int64_t>(d)) == sizes[d];
-    }
-    if (!fits) fail(op, "expected out of shape " + shown(sizes) + ", got " + shape_of(out));
-    if (!has_distinct_elements(out)) {
-      fail(op, "expected every element of out in a place of its own, got some that share one");
+    check_same_device(op, "input", like, "out", *out_);
+    const IntArrayRef given = out_->sizes();
+    if (!std::equal(given.begin(), given.end(), sizes.begin(), sizes.end())) {
+      fail(op, "expected out of shape " + shown(sizes) + ", got " + shown(given));
     }
   }
 

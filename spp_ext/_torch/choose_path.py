@@ -69,11 +69,7 @@ def pool_into(
         pooled, _ = call_pooling(getattr(torch.ops, NAMESPACE), request, maps, rows, False)
         out.copy_(pooled.view(check_pooled_into(op, out, pooled, len(request.level_bins)).shape))
         return out
-    if (
-        transforms_are_open()
-        or forward_level() >= 0
-        or ((out.requires_grad or True in map(_requires_grad, maps)) and torch.is_grad_enabled())
-    ):
+    if transforms_are_open() or forward_level() >= 0 or out.requires_grad or maps[0].requires_grad or len(maps) > 1:
         refuse_derivatives(op, maps, out)
     return getattr(kernels, op.into)(*op.join(maps, rows, request.arguments), out=out)
 
