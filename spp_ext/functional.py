@@ -61,7 +61,7 @@ def spatial_pyramid_pool(
         TypeError: ``input`` is not a floating-point tensor, or ``levels`` not a sequence of levels.
         ValueError: ``input`` has another rank or no rows or columns, a level is not positive, or ``out`` does not fit,
             overlaps ``input`` or itself in memory, or comes with ``return_indices``.
-        RuntimeError: a derivative of ``out`` is asked for.
+        RuntimeError: a derivative is asked for beside ``out``.
 
     Example::
 
@@ -179,7 +179,7 @@ def roi_spatial_pyramid_pool(
         IndexError: a batch index lies outside ``[0, N)``, or a map index outside ``[0, M)``; the row and the value are
             named.
         NotImplementedError: one of several maps is a DTensor, or any tensor where ``out`` is given.
-        RuntimeError: a derivative of ``out`` is asked for.
+        RuntimeError: a derivative is asked for beside ``out``.
 
     Example::
 

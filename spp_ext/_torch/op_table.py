@@ -25,8 +25,9 @@ IMAGES = Rows()  # whole maps: row n is image n
 
 
 class Pooling(NamedTuple):
-    """``name(maps, [rois, [map_indices]], *arguments)``, ``name_with_argmax`` with the argmax beside it, and
-    ``name.out(..., *, out)``, which writes into ``out``.
+    """``name(maps, [rois, [map_indices]], *arguments)``, and two other forms.
+
+    ``name_with_argmax`` gives the argmax beside the values, and ``name.out(..., *, out)`` writes them into ``out``.
     """
 
     name: str

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, shown
+from spp_ext._reuse import ReusesOutput
 from spp_ext._torch.op_table import MAPS, Request
 from spp_ext._torch.outs import check_out, check_values_only
 from spp_ext.levels import encoded_grid
@@ -55,7 +57,8 @@ def adaptive_max_pool2d(
 
     Raises:
         RuntimeError: as in torch, a shape does not fit, a size is negative, or a dimension other than the batch is
-            empty; its subclass NotImplementedError for a dtype without a kernel. Or a derivative of ``out`` is asked for.
+            empty; its subclass NotImplementedError for a dtype without a kernel. Or a derivative is asked for
+            beside ``out``.
         ValueError: as in torch, ``output_size`` has as many items as ``input`` has dimensions. Or ``out`` does not fit,
             overlaps ``input`` or itself in memory, or comes with ``return_indices``.
         TypeError: ``input`` is not a tensor, or ``output_size`` neither an int nor a sequence of ints and None.
@@ -169,16 +172,35 @@ def _as_channels_last(output: Tensor) -> Tensor:
     return output.permute(0, 2, 3, 1).reshape(-1).view(n, rows, cols, c).permute(0, 3, 1, 2)
 
 
-class AdaptiveMaxPool2d(nn.AdaptiveMaxPool2d):
+class AdaptiveMaxPool2d(ReusesOutput, nn.AdaptiveMaxPool2d):
     """`adaptive_max_pool2d` as a module, with the arguments and attributes of `torch.nn.AdaptiveMaxPool2d`.
 
     Args:
         output_size: ``n`` for n x n bins, or ``(rows, cols)``, where None keeps the input's size.
         return_indices: also return where each maximum lies.
+        reuse_output: in inference, where nothing requires grad, and without ``return_indices``: write each result into
+            the memory of the last, as long as shape and layout of the input stay. The next call then overwrites this
+            result. torch's module has none.
     """
 
     output_size: int | tuple[int | None, int | None]  # torch types it as possibly None, which no call takes
 
+    def __init__(
+        self,
+        output_size: int | tuple[int | None, int | None],
+        return_indices: bool = False,
+        *,
+        reuse_output: bool = False,
+    ) -> None:
+        super().__init__(output_size, return_indices)
+        self.reuse_output = reuse_output
+
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Pools ``[N, C, H, W]`` or ``[C, H, W]``."""
-        return adaptive_max_pool2d(input, self.output_size, self.return_indices)
+        if self.return_indices or not self.reuse_output:
+            return adaptive_max_pool2d(input, self.output_size, self.return_indices)
+        pool = partial(adaptive_max_pool2d, input, self.output_size)
+        return self._reuse(pool, input, lambda map: (map.shape, map.stride(), self.output_size))
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"{super().extra_repr()}{self._shown()}"
