@@ -54,7 +54,8 @@ def shapes_of(boxes: Any) -> list[Any]:
 
 
 def _is_plain_inference(maps: list[Any]) -> bool:
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or transforms_are_open() or forward_level() >= 0:
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if is_traced or transforms_are_open() or forward_level() >= 0:
         return False
     differentiates = torch.is_grad_enabled()
     return all(type(map) is Tensor and not (differentiates and map.requires_grad) for map in maps)
