@@ -13,7 +13,7 @@ from spp_ext._checks import DTYPES
 from spp_ext._requests import request_of_maps, request_of_regions
 from spp_ext._torch.choose_path import pool, pool_into
 from spp_ext._torch.op_table import IMAGES
-from spp_ext._torch.outs import check_out, check_values_only
+from spp_ext._torch.outs import check_apart, check_out, check_values_only
 from spp_ext.levels import Level
 
 
@@ -211,6 +211,9 @@ def roi_spatial_pyramid_pool(
         raise ValueError(f"{op}: expected map_indices only with a sequence of maps, got them with one map")
     if out is not None:
         check_values_only(op, return_indices)
+        for name, given in (("boxes", boxes), ("map_indices", map_indices)):
+            if given is not None and given is not rois:
+                check_apart(op, out, name, given)
         return pool_into(out, maps, rows, request)
     output, argmax = pool(maps, rows, request, return_indices)
     if not return_indices:

@@ -29,6 +29,26 @@ def check_out(op: str, out: object, like: Tensor, shape: Sequence[Any]) -> Tenso
     return out
 
 
+def check_apart(op: str, out: Tensor, name: str, given: Tensor | Sequence[Tensor]) -> None:
+    """Raises ValueError if ``out`` lies among tensors of which the kernels see only a copy, where that can be told."""
+    tensors = [given] if isinstance(given, Tensor) else given
+    if torch.compiler.is_compiling() or any(type(tensor) is not Tensor or tensor.is_meta for tensor in (out, *tensors)):
+        return
+    begin, end = _bytes_of(out)
+    for tensor in tensors:
+        first, last = _bytes_of(tensor)
+        if max(begin, first) < min(end, last):
+            raise ValueError(f"{op}: expected out to share no memory with {name}, got tensors that overlap")
+
+
+def _bytes_of(tensor: Tensor) -> tuple[int, int]:
+    begin = tensor.data_ptr()
+    if tensor.numel() == 0:
+        return begin, begin
+    steps = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return begin, begin + (steps + 1) * tensor.element_size()
+
+
 def check_values_only(op: str, return_indices: bool) -> None:
     """Raises ValueError where indices are asked for beside ``out``."""
     if return_indices:
@@ -51,9 +71,9 @@ def check_pooled_into(op: Pooling, out: object, pooled: Tensor, levels: int) -> 
 
 def refuse_derivatives(op: Pooling, maps: Sequence[Tensor], out: Tensor) -> None:
     """Raises RuntimeError, as torch does, where somebody asks for a derivative of what is written into ``out``."""
-    refuse_gradient(op, maps, out)
     if transforms_are_open():
         _refuse(op, "the transforms of torch.func, but one is open")
+    refuse_gradient(op, maps, out)
     if any(unpack_dual(tensor, level=0).tangent is not None for tensor in (*maps, out)):
         _refuse(op, "forward-mode differentiation, but one of the arguments has a tangent")
 

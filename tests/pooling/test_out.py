@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from out_cases import CASES, MAP_INDICES, ROIS, SHAPE
+from out_cases import CASES, ROIS, SHAPE
 from support import NAN, assert_same, gaussian, lay_out, make_map
 
 import spp_ext
@@ -15,7 +15,10 @@ PLACES = {
     "every second column": (lambda shape: (*shape[:-1], 2 * shape[-1]), lambda room: room[..., ::2]),
     "some rows": (lambda shape: (shape[0] + 2, *shape[1:]), lambda room: room[1:-1]),
     "axes reversed": (lambda shape: shape[::-1], lambda room: room.permute(*range(room.dim())[::-1])),
-    "second axis last": (lambda shape: (shape[0], *shape[2:], *shape[1:2]), lambda room: room.movedim(-1, 1 % room.dim())),
+    "second axis last": (
+        lambda shape: (shape[0], *shape[2:], *shape[1:2]),
+        lambda room: room.movedim(-1, 1 % room.dim()),
+    ),
 }
 
 
@@ -116,13 +119,3 @@ def test_a_graph_notices_that_out_was_overwritten(case):
     case.call(x, out=out)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
-
-
-def test_a_result_beside_map_indices_of_its_own_memory_is_right():
-    """Indices are read as a copy, but out must be apart from those that are given all the same."""
-    x = gaussian(SHAPE, torch.float64)
-    room = torch.zeros(5 + 5 * 15, dtype=torch.float64)
-    map_indices = room[:5].view(torch.int64).copy_(MAP_INDICES)
-    out = room[5:].view(5, 15)
-    got = spp_ext.roi_spatial_pyramid_pool([x, x], ROIS, (1, 2), map_indices=map_indices, out=out)
-    assert_same(got, spp_ext.roi_spatial_pyramid_pool(x, ROIS, (1, 2)))
