@@ -13,7 +13,7 @@ from spp_ext._checks import DTYPES
 from spp_ext._requests import request_of_maps, request_of_regions
 from spp_ext._torch.choose_path import pool, pool_into
 from spp_ext._torch.op_table import IMAGES
-from spp_ext._torch.outs import check_apart, check_out, check_values_only
+from spp_ext._torch.outs import check_apart, check_out, indices_beside_out
 from spp_ext.levels import Level
 
 
@@ -83,7 +83,8 @@ def spatial_pyramid_pool(
         return pooled.squeeze(0) if isinstance(pooled, Tensor) else (pooled[0].squeeze(0), pooled[1].squeeze(0))
     request = request_of_maps(op, levels)
     if out is not None:
-        check_values_only(op, return_indices)
+        if return_indices:
+            raise indices_beside_out(op)
         return pool_into(out, (input,), IMAGES, request)
     output, argmax = pool((input,), IMAGES, request, return_indices)
     if not return_indices:
@@ -210,7 +211,8 @@ def roi_spatial_pyramid_pool(
     else:
         raise ValueError(f"{op}: expected map_indices only with a sequence of maps, got them with one map")
     if out is not None:
-        check_values_only(op, return_indices)
+        if return_indices:
+            raise indices_beside_out(op)
         for name, given in (("boxes", boxes), ("map_indices", map_indices)):
             if given is not None and given is not rois:
                 check_apart(op, out, name, given)

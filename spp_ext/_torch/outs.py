@@ -49,10 +49,9 @@ def _bytes_of(tensor: Tensor) -> tuple[int, int]:
     return begin, begin + (steps + 1) * tensor.element_size()
 
 
-def check_values_only(op: str, return_indices: bool) -> None:
-    """Raises ValueError where indices are asked for beside ``out``."""
-    if return_indices:
-        raise ValueError(f"{op}: expected out without return_indices, got both")
+def indices_beside_out(op: str) -> ValueError:
+    """The error where indices are asked for beside ``out``."""
+    return ValueError(f"{op}: expected out without return_indices, got both")
 
 
 def check_pooled_into(op: Pooling, out: object, pooled: Tensor, levels: int) -> Tensor:

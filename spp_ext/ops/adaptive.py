@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, shown
 from spp_ext._reuse import ReusesOutput
 from spp_ext._torch.op_table import MAPS, Request
-from spp_ext._torch.outs import check_out, check_values_only
+from spp_ext._torch.outs import check_out, indices_beside_out
 from spp_ext.levels import encoded_grid
 from spp_ext.ops._calls import pool_as
 
@@ -73,7 +73,8 @@ def adaptive_max_pool2d(
     rows, cols = _output_size(input, output_size)
     _check_input(input)
     if out is not None:
-        check_values_only(_OP, return_indices)
+        if return_indices:
+            raise indices_beside_out(_OP)
         check_out(_OP, out, input, (*input.shape[:-2], rows, cols))
         four = input.dim() == 4
         _pool_into(out if four else out.unsqueeze(0), input if four else input.unsqueeze(0), rows, cols)

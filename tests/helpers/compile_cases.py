@@ -97,6 +97,7 @@ def tangents(x):
 def forward_cases():
     yield "map", maps, one_map(), 1
     yield "map, channels_last", maps, one_map(torch.channels_last), 1
+    yield "module that reuses its output", spp_ext.SpatialPyramidPool(LEVELS, reuse_output=True), one_map(), 1
     yield "map, bfloat16", maps, one_map(dtype=torch.bfloat16), 1
     yield "regions", regions, map_and_rois(), 1
     yield "indices", with_indices, one_map(), 1
