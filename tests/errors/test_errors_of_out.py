@@ -40,6 +40,7 @@ def test_another_dtype_is_refused(case, dtype):
     assert_refuses(ValueError, message, lambda: case.call(X, out=out))
 
 
+@pytest.mark.cpu_only  # other kernels, put in the place of ours, know no tensors without data
 def test_another_device_is_refused(case):
     out = torch.empty_like(case.call(X), device="meta")
     message = f"{case.op}: expected input and out on one device, got two"

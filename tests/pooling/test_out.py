@@ -111,6 +111,7 @@ def test_boxes_that_require_a_gradient_have_none_here_either():
     assert spp_ext.roi_spatial_pyramid_pool(x, rois, (1, 2), out=out) is out and not out.requires_grad
 
 
+@pytest.mark.cpu_only  # other kernels, put in the place of ours, count nothing
 def test_a_graph_notices_that_out_was_overwritten(case):
     x = gaussian(SHAPE, torch.float32)
     out = case.call(x)
