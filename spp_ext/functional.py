@@ -213,9 +213,10 @@ def roi_spatial_pyramid_pool(
     if out is not None:
         if return_indices:
             raise indices_beside_out(op)
-        for name, given in (("boxes", boxes), ("map_indices", map_indices)):
-            if given is not None and given is not rois:
-                check_apart(op, out, name, given)
+        if rois is not boxes:
+            check_apart(op, out, "boxes", boxes)
+        if map_indices is not None:
+            check_apart(op, out, "map_indices", map_indices)
         return pool_into(out, maps, rows, request)
     output, argmax = pool(maps, rows, request, return_indices)
     if not return_indices:

@@ -56,13 +56,14 @@ def multi_kernel_max_pool2d(
     sizes = _kernel_sizes(_OP, kernel_sizes, cascade)
     if input.dim() not in (3, 4):
         raise ValueError(f"{_OP}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
-    if out is not None:
-        *images, channels, height, width = input.shape
-        check_out(_OP, out, input, (*images, (1 + len(sizes)) * channels, height, width))
     if input.dim() == 4:
         return _pool(input, sizes, cascade, out)
-    pooled = _pool(input.unsqueeze(0), sizes, cascade, None if out is None else out.unsqueeze(0))
-    return pooled.squeeze(0) if out is None else out
+    if out is None:
+        return _pool(input.unsqueeze(0), sizes, cascade, None).squeeze(0)
+    channels, height, width = input.shape
+    check_out(_OP, out, input, ((1 + len(sizes)) * channels, height, width))
+    _pool(input.unsqueeze(0), sizes, cascade, out.unsqueeze(0))
+    return out
 
 
 def _pool(input: Tensor, sizes: tuple[int, ...], cascade: bool, out: Tensor | None) -> Tensor:
