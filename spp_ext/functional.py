@@ -11,14 +11,15 @@ from spp_ext import _checks
 from spp_ext._boxes import Convention, as_map_indices, as_rois
 from spp_ext._checks import DTYPES
 from spp_ext._requests import request_of_maps, request_of_regions
-from spp_ext._torch.choose_path import pool
+from spp_ext._torch.choose_path import pool, pool_into
 from spp_ext._torch.op_table import IMAGES
+from spp_ext._torch.outs import check_apart, check_out, indices_beside_out
 from spp_ext.levels import Level
 
 
 @overload
 def spatial_pyramid_pool(
-    input: Tensor, levels: Sequence[Level] = ..., *, return_indices: Literal[False] = ...
+    input: Tensor, levels: Sequence[Level] = ..., *, return_indices: Literal[False] = ..., out: Tensor | None = ...
 ) -> Tensor: ...
 @overload
 def spatial_pyramid_pool(
@@ -29,7 +30,11 @@ def spatial_pyramid_pool(
     input: Tensor, levels: Sequence[Level] = ..., *, return_indices: bool
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 def spatial_pyramid_pool(
-    input: Tensor, levels: Sequence[Level] = (1, 2, 3, 6), *, return_indices: bool = False
+    input: Tensor,
+    levels: Sequence[Level] = (1, 2, 3, 6),
+    *,
+    return_indices: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Max-pools a feature map over a spatial pyramid of bins: a vector of one length for a map of any size.
 
@@ -41,6 +46,9 @@ def spatial_pyramid_pool(
             float32, float64, float16 or bfloat16.
         levels: one item per level, ``n`` for n x n bins, ``(rows, cols)``, or a `Bins` of arbitrary rectangles.
         return_indices: also return where each maximum lies.
+        out: the tensor to write into and return, of the result's shape, dtype and device; without gradient and without
+            ``return_indices``. Of any strides: a slice such as ``features[:, 256:]`` saves a ``torch.cat``, though only
+            contiguous memory is written directly, other by way of a copy. It is never resized.
 
     Returns:
         ``[N, C * B]`` (``[C * B]`` for a 3-D input), where B is the number of bins over all levels: level after level,
@@ -51,7 +59,9 @@ def spatial_pyramid_pool(
 
     Raises:
         TypeError: ``input`` is not a floating-point tensor, or ``levels`` not a sequence of levels.
-        ValueError: ``input`` has another rank or no rows or columns, or a level is not positive.
+        ValueError: ``input`` has another rank or no rows or columns, a level is not positive, or ``out`` does not fit,
+            overlaps ``input`` or itself in memory, or comes with ``return_indices``.
+        RuntimeError: a derivative is asked for beside ``out``.
 
     Example::
 
@@ -64,9 +74,19 @@ def spatial_pyramid_pool(
     if input.dim() != 4:
         if input.dim() != 3:
             raise ValueError(f"{op}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
+        if out is not None:
+            bins = sum(request_of_maps(op, levels).level_bins)
+            row = check_out(op, out, input, (input.shape[0] * bins,)).unsqueeze(0)
+            spatial_pyramid_pool(input.unsqueeze(0), levels, return_indices=return_indices, out=row)  # type: ignore[call-overload]
+            return out
         pooled = spatial_pyramid_pool(input.unsqueeze(0), levels, return_indices=return_indices)
         return pooled.squeeze(0) if isinstance(pooled, Tensor) else (pooled[0].squeeze(0), pooled[1].squeeze(0))
-    output, argmax = pool((input,), IMAGES, request_of_maps(op, levels), return_indices)
+    request = request_of_maps(op, levels)
+    if out is not None:
+        if return_indices:
+            raise indices_beside_out(op)
+        return pool_into(out, (input,), IMAGES, request)
+    output, argmax = pool((input,), IMAGES, request, return_indices)
     if not return_indices:
         return output
     assert argmax is not None
@@ -84,6 +104,7 @@ def roi_spatial_pyramid_pool(
     return_indices: Literal[False] = ...,
     validate: bool | None = ...,
     map_indices: Tensor | Sequence[Tensor] | None = ...,
+    out: Tensor | None = ...,
 ) -> Tensor: ...
 @overload
 def roi_spatial_pyramid_pool(
@@ -119,6 +140,7 @@ def roi_spatial_pyramid_pool(
     return_indices: bool = False,
     validate: bool | None = None,
     map_indices: Tensor | Sequence[Tensor] | None = None,
+    out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Max-pools every region of interest over a spatial pyramid of bins, all regions of a batch in one call.
 
@@ -144,6 +166,7 @@ def roi_spatial_pyramid_pool(
             pools to NaN. Default: the environment variable SPP_EXT_VALIDATE. On the CPU boxes are always checked.
         map_indices: with several maps, which one each region is pooled from: integers ``[K]`` in ``[0, M)``, or where
             ``boxes`` is a list a list of N tensors ``[L]``. Checked as boxes are.
+        out: the tensor to write into and return, as in `spatial_pyramid_pool`.
 
     Returns:
         ``[K, C * B]``, each row ordered as in `spatial_pyramid_pool`. With ``return_indices`` also an int64 tensor
@@ -152,10 +175,12 @@ def roi_spatial_pyramid_pool(
 
     Raises:
         TypeError: an argument has the wrong type, or a tensor is not floating-point.
-        ValueError: a shape does not fit, a coordinate is not finite, or the scale not positive and finite.
+        ValueError: a shape does not fit, a coordinate is not finite, the scale is not positive and finite, or ``out``
+            does not fit, overlaps an argument or itself in memory, or comes with ``return_indices``.
         IndexError: a batch index lies outside ``[0, N)``, or a map index outside ``[0, M)``; the row and the value are
             named.
-        NotImplementedError: one of several maps is a DTensor.
+        NotImplementedError: one of several maps is a DTensor, or any tensor where ``out`` is given.
+        RuntimeError: a derivative is asked for beside ``out``.
 
     Example::
 
@@ -185,6 +210,14 @@ def roi_spatial_pyramid_pool(
         request = request_of_regions(op, levels, spatial_scale, convention, validate)
     else:
         raise ValueError(f"{op}: expected map_indices only with a sequence of maps, got them with one map")
+    if out is not None:
+        if return_indices:
+            raise indices_beside_out(op)
+        if rois is not boxes:
+            check_apart(op, out, "boxes", boxes)
+        if map_indices is not None:
+            check_apart(op, out, "map_indices", map_indices)
+        return pool_into(out, maps, rows, request)
     output, argmax = pool(maps, rows, request, return_indices)
     if not return_indices:
         return output

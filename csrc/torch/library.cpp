@@ -5,9 +5,10 @@
 #include "torch/op_table.h"
 
 STABLE_TORCH_LIBRARY(SPP_OP_NAMESPACE, library) {
-#define SPP_DEFINE_POOLING(name, arguments)       \
-  library.def(#name "(" arguments ") -> Tensor"); \
-  library.def(#name "_with_argmax(" arguments ") -> (Tensor, Tensor)");
+#define SPP_DEFINE_POOLING(name, arguments)                             \
+  library.def(#name "(" arguments ") -> Tensor");                       \
+  library.def(#name "_with_argmax(" arguments ") -> (Tensor, Tensor)"); \
+  library.def(#name ".out(" arguments ", *, Tensor(a!) out) -> Tensor(a!)");
   SPP_POOLING_OPS(SPP_DEFINE_POOLING)
 #undef SPP_DEFINE_POOLING
 #define SPP_DEFINE_LINEAR(name, arguments, result) library.def(#name "(" arguments ") -> " result);

@@ -9,8 +9,8 @@
 
 // clang-format off
 
-// op(name, arguments). Each is registered twice: `name` gives the values, and `name_with_argmax` the
-// values and the argmax.
+// op(name, arguments). Each is registered in three forms: `name` gives the values, `name_with_argmax` the
+// values and the argmax, and `name.out` the values in memory that the caller gives.
 #define SPP_POOLING_OPS(op)                                                                       \
   op(spatial_pyramid_pool,                                                                        \
      "Tensor input, int[] levels")                                                                \

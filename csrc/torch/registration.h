@@ -13,9 +13,10 @@ namespace spp_ext::binding {
 
 template <class Device>
 void register_ops(torch::stable::detail::StableLibrary& library) {
-#define SPP_REGISTER_POOLING(name, arguments)             \
-  library.impl(#name, TORCH_BOX((&name<Device, false>))); \
-  library.impl(#name "_with_argmax", TORCH_BOX((&name<Device, true>)));
+#define SPP_REGISTER_POOLING(name, arguments)                                              \
+  library.impl(#name, TORCH_BOX(&Forms<&name<Device>>::values));                           \
+  library.impl(#name "_with_argmax", TORCH_BOX(&Forms<&name<Device>>::values_and_argmax)); \
+  library.impl(#name ".out", TORCH_BOX(&Forms<&name<Device>>::into));
   SPP_POOLING_OPS(SPP_REGISTER_POOLING)
 #undef SPP_REGISTER_POOLING
 #define SPP_REGISTER_LINEAR(name, arguments, result) library.impl(#name, TORCH_BOX(&name<Device>));

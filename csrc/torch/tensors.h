@@ -22,13 +22,15 @@ using IntArrayRef = torch::headeronly::IntHeaderOnlyArrayRef;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-inline std::string shape_of(const Tensor& tensor) {
+inline std::string shown(IntArrayRef numbers) {
   std::string text = "[";
-  for (std::int64_t d = 0; d < tensor.dim(); ++d) {
-    text += (d == 0 ? "" : ", ") + std::to_string(tensor.size(d));
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    text += (i == 0 ? "" : ", ") + std::to_string(numbers[i]);
   }
   return text + "]";
 }
+
+inline std::string shape_of(const Tensor& tensor) { return shown(tensor.sizes()); }
 
 // ---- types and devices ----
 
@@ -70,15 +72,18 @@ inline std::array<std::int64_t, 4> strides_of(const FeatureMap& map) {
 
 // Strides alone tell the layout: the stable ABI's is_contiguous knows no memory format. A dimension
 // of size 1 is never stepped along, so its stride says nothing.
-inline bool is_channels_last(const Tensor& tensor) {
-  if (tensor.is_contiguous()) return false;
-  const std::array<std::int64_t, 4> expected =
-      strides_of({nullptr, DType::kFloat32, Layout::kChannelsLast, tensor.size(0), tensor.size(1),
-                  tensor.size(2), tensor.size(3)});
-  for (int d = 0; d < 4; ++d) {
-    if (tensor.size(d) != 1 && tensor.stride(d) != expected[d]) return false;
+inline bool is_laid_out(IntArrayRef sizes, IntArrayRef strides, IntArrayRef expected) {
+  for (std::size_t d = 0; d < sizes.size(); ++d) {
+    if (sizes[d] != 1 && strides[d] != expected[d]) return false;
   }
   return true;
+}
+inline bool is_channels_last(const Tensor& tensor) {
+  if (tensor.is_contiguous()) return false;
+  const IntArrayRef sizes = tensor.sizes();
+  const std::array<std::int64_t, 4> expected = strides_of(
+      {nullptr, DType::kFloat32, Layout::kChannelsLast, sizes[0], sizes[1], sizes[2], sizes[3]});
+  return is_laid_out(sizes, tensor.strides(), IntArrayRef(expected.data(), expected.size()));
 }
 
 // The copy that `copy()` makes, of which torch's own failure would name a file of its headers.

@@ -6,7 +6,8 @@
     eager, a gradient is needed       `functions.EagerPool`, which is leaner
     eager, no gradient                the values-only kernel: no argmax is computed
 
-A DTensor is prepared by `dtensor` first.
+A DTensor is prepared by `dtensor` first. With ``out`` there is no derivative, so there are two paths: the kernel, and
+in a graph the registered op and a copy, as torch has for its own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from spp_ext._torch.functions import EagerPool, Pool
 from spp_ext._torch.kernels import call_pooling, kernels
 from spp_ext._torch.op_table import NAMESPACE, Request, Rows
+from spp_ext._torch.outs import check_pooled_into, refuse_derivatives, refuse_gradient
 from spp_ext._torch.private import forward_level, transforms_are_open
 
 # This function is on the way of every call, so what it asks is asked without a Python function where that is possible.
@@ -47,6 +49,29 @@ def pool(
     if (maps[0].requires_grad or (len(maps) > 1 and True in map(_requires_grad, maps))) and torch.is_grad_enabled():
         return EagerPool.apply(rows, request, *maps)
     return call_pooling(kernels, request, maps, rows, with_argmax)
+
+
+def pool_into(
+    out: Tensor,  # of the result's shape, or [rows, C, y, x] where there is one level
+    maps: tuple[Tensor, ...],
+    rows: tuple[Tensor | None, Tensor | None],
+    request: Request,
+) -> Tensor:
+    """`pool` without argmax or derivative, into ``out``, which it returns."""
+    op = request.op
+    if type(out) is not Tensor or type(maps[0]) is not Tensor or len(maps) > 1:
+        if not isinstance(out, Tensor):
+            raise TypeError(f"spp_ext.{op.spoken}: expected out to be a Tensor, got {type(out).__name__}")
+        if _sharding((*maps, out)) is not None:
+            raise NotImplementedError(f"spp_ext.{op.spoken}: expected no DTensor where out is given, got one")
+    if _is_compiling() or _is_exporting():
+        refuse_gradient(op, maps, out)
+        pooled, _ = call_pooling(getattr(torch.ops, NAMESPACE), request, maps, rows, False)
+        out.copy_(pooled.view(check_pooled_into(op, out, pooled, len(request.level_bins)).shape))
+        return out
+    if transforms_are_open() or forward_level() >= 0 or out.requires_grad or maps[0].requires_grad or len(maps) > 1:
+        refuse_derivatives(op, maps, out)
+    return getattr(kernels, op.into)(*op.join(maps, rows, request.arguments), out=out)
 
 
 def _sharding(maps: Sequence[Tensor]) -> ModuleType | None:

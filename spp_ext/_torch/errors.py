@@ -15,6 +15,7 @@ the dispatcher skips our Python. There torch's type stays, with the same sentenc
 from __future__ import annotations
 
 import re
+from typing import NoReturn
 
 import torch
 
@@ -30,6 +31,14 @@ def as_documented(error: RuntimeError) -> Exception:
     if sentence[1] == "expected":
         return ValueError(sentence[0])
     return _gpu_fault() or torch.OutOfMemoryError(sentence[0])
+
+
+def raise_as_documented(error: RuntimeError) -> NoReturn:
+    """Raises what is documented in place of ``error``, which is being handled."""
+    documented = as_documented(error)
+    if documented is error:
+        raise
+    raise documented from None
 
 
 def _gpu_fault() -> Exception | None:

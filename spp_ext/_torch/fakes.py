@@ -18,6 +18,7 @@ from spp_ext._boxes import TORCHVISION
 from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS
 from spp_ext._torch.layouts import empty_map, is_channels_last
 from spp_ext._torch.op_table import Linear, Pooling, Rows, Shapes
+from spp_ext._torch.outs import check_pooled_into
 from spp_ext.levels import decode_levels
 
 # ---- checks, with the sentences of csrc/torch/checks.h, as far as they ask for no data and no symbolic size ----
@@ -132,6 +133,17 @@ def fake_pooling(op: Pooling, with_argmax: bool) -> Callable[..., Any]:
             return input.new_empty((n if rows.rois is None else rows.rois.shape[0], c * sum(level_bins)), dtype=dtype)
 
         return (empty(input.dtype), empty(torch.int32)) if with_argmax else empty(input.dtype)
+
+    return fake
+
+
+def fake_pooling_into(op: Pooling) -> Callable[..., Any]:
+    """What a pooling op with ``out`` asks of its arguments and gives back."""
+    pooled = fake_pooling(op, False)
+
+    def fake(*inputs: Any, out: Tensor) -> Tensor:
+        maps, _, arguments = op.split(inputs)
+        return check_pooled_into(op, out, pooled(*inputs), len(bins_of(op, maps, arguments)))
 
     return fake
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from spp_ext._torch import library
-from spp_ext._torch.errors import as_documented
-from spp_ext._torch.op_table import NAMES, NAMESPACE, Request
-from spp_ext._torch.private import below_autograd, bound_op
+from spp_ext._torch.errors import raise_as_documented
+from spp_ext._torch.op_table import NAMES, NAMESPACE, OUT_NAMES, Request, overload
+from spp_ext._torch.private import below_autograd, below_versions, bound_op, increment_versions
 
 
 def _kernel(op: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,10 +24,23 @@ def _kernel(op: Callable[..., Any]) -> Callable[..., Any]:
             with below_autograd():
                 return call_op(*arguments)
         except RuntimeError as error:
-            documented = as_documented(error)
-            if documented is error:
-                raise
-            raise documented from None
+            raise_as_documented(error)
+
+    return kernel
+
+
+def _writing_kernel(op: Callable[..., Any]) -> Callable[..., Any]:
+    call_op = bound_op(op)
+
+    @functools.wraps(op)
+    def kernel(*arguments: Any, out: Tensor) -> Tensor:
+        try:
+            with below_versions():
+                call_op(*arguments, out=out)
+        except RuntimeError as error:
+            raise_as_documented(error)
+        increment_versions((out,))
+        return out
 
     return kernel
 
@@ -36,9 +49,12 @@ class _Kernels:
     """A callable for each op of the table, of the op's name."""
 
     def __init__(self) -> None:
+        # Naming the overload spares a search through the overloads at every call.
+        ops = getattr(torch.ops, NAMESPACE)
         for name in NAMES:
-            # Naming the default overload spares a search through the overloads at every call.
-            setattr(self, name, _kernel(getattr(getattr(torch.ops, NAMESPACE), name).default))
+            setattr(self, name, _kernel(overload(ops, name)))
+        for name in OUT_NAMES:
+            setattr(self, name, _writing_kernel(overload(ops, name)))
 
 
 class _Missing:

@@ -25,10 +25,14 @@ IMAGES = Rows()  # whole maps: row n is image n
 
 
 class Pooling(NamedTuple):
-    """``name(maps, [rois, [map_indices]], *arguments)``, and ``name_with_argmax`` with the argmax beside it."""
+    """``name(maps, [rois, [map_indices]], *arguments)``, and two other forms.
+
+    ``name_with_argmax`` gives the argmax beside the values, and ``name.out(..., *, out)`` writes them into ``out``.
+    """
 
     name: str
     with_argmax: str
+    into: str
     spoken: str  # the public op whose name its errors bear
     of_regions: bool = False
     of_maps: bool = False  # takes a list of maps; such an op is one of regions
@@ -41,6 +45,14 @@ class Pooling(NamedTuple):
         rows = int(self.of_regions)
         return (inputs[0],), Rows(*inputs[1 : 1 + rows]), tuple(inputs[1 + rows :])
 
+    def join(
+        self, maps: Sequence[Tensor], rows: tuple[Tensor | None, Tensor | None], arguments: Sequence[Any]
+    ) -> tuple[Any, ...]:
+        """The way back from `split`."""
+        if self.of_maps:
+            return (list(maps), *rows, *arguments)
+        return (maps[0], rows[0], *arguments) if self.of_regions else (maps[0], *arguments)
+
 
 class Linear(NamedTuple):
     """gather or scatter: ``name(maps or grad_output, argmax, rois, [map_indices], level_bins, ...)``."""
@@ -51,7 +63,7 @@ class Linear(NamedTuple):
 
 
 def _pooling(name: str, spoken: str | None = None, **kind: bool) -> Pooling:
-    return Pooling(name, f"{name}_with_argmax", spoken or name, **kind)
+    return Pooling(name, f"{name}_with_argmax", f"{name}.out", spoken or name, **kind)
 
 
 MAPS = _pooling("spatial_pyramid_pool")
@@ -66,8 +78,15 @@ SCATTER = Linear("scatter", is_gather=False)
 SCATTER_OF_MAPS = Linear("scatter_of_maps", is_gather=False, of_maps=True)
 LINEAR = (GATHER, GATHER_OF_MAPS, SCATTER, SCATTER_OF_MAPS)
 
-# Every registered op that takes a tensor.
+# Every registered op that takes a tensor, and those overloads that write into one.
 NAMES = (*(name for op in POOLINGS for name in (op.name, op.with_argmax)), *(op.name for op in LINEAR))
+OUT_NAMES = tuple(op.into for op in POOLINGS)
+
+
+def overload(ops: Any, name: str) -> Any:
+    """The overload of ``torch.ops.<namespace>`` that a name of these means."""
+    packet, _, chosen = name.partition(".")
+    return getattr(getattr(ops, packet), chosen or "default")
 
 
 class Request(NamedTuple):

@@ -22,6 +22,13 @@ transforms_are_open: Callable[[], bool] = torch._C._are_functorch_transforms_act
 # which costs as much as the op.
 below_autograd: Callable[[], Any] = torch._C._AutoDispatchBelowAutograd
 
+# The same, and passes over what counts the versions of a tensor that is written to: whoever uses it counts himself.
+below_versions: Callable[[], Any] = torch._C._AutoDispatchBelowADInplaceOrView
+
+# torch.autograd.graph.increment_version without the Python function: so that a graph that has kept a tensor for its
+# backward pass notices that it was overwritten.
+increment_versions: Callable[[tuple[torch.Tensor]], None] = torch._C._increment_version
+
 
 # The innermost level of forward-mode differentiation, -1 if none is open. While one is, it is for torch to find out
 # whether a tensor carries a tangent: skipping the question would drop the tangent silently.
@@ -34,6 +41,7 @@ unpack_dual: Callable[..., Any] = torch._VF._unpack_dual
 
 # The dispatch keys that come after Autograd, for a kernel that hands a call on.
 after_autograd: torch._C.DispatchKeySet = torch._C._after_autograd_keyset
+after_versions: torch._C.DispatchKeySet = torch._C._after_ADInplaceOrView_keyset
 
 
 def bound_op(op: Callable[..., Any]) -> Callable[..., Any]:

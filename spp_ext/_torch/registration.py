@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from spp_ext._torch import library
-from spp_ext._torch.errors import as_documented
-from spp_ext._torch.fakes import bins_of, fake_linear, fake_pooling, shapes_from
+from spp_ext._torch.errors import raise_as_documented
+from spp_ext._torch.fakes import bins_of, fake_linear, fake_pooling, fake_pooling_into, shapes_from
 from spp_ext._torch.functions import Gather, Pool, Scatter
 from spp_ext._torch.kernels import kernels
 from spp_ext._torch.op_table import (
@@ -27,8 +27,10 @@ from spp_ext._torch.op_table import (
     Pooling,
     Request,
     Rows,
+    overload,
 )
-from spp_ext._torch.private import after_autograd, below_autograd, unpack_dual
+from spp_ext._torch.outs import check_pooled_into, refuse_derivatives
+from spp_ext._torch.private import after_autograd, after_versions, below_autograd, increment_versions, unpack_dual
 
 _registry = torch.library.Library(NAMESPACE, "FRAGMENT")  # lives as long as the process
 
@@ -76,15 +78,47 @@ def _register(name: str, fake: Callable[..., Any], differentiable: Callable[...,
             with below_autograd():
                 return op.redispatch(keyset & after_autograd, *arguments)
         except RuntimeError as error:
-            documented = as_documented(error)
-            if documented is error:
-                raise
-            raise documented from None
+            raise_as_documented(error)
 
     _registry.impl(name, kernel, "Autograd", with_keyset=True)
     # A torch.func transform takes an op apart level by level and would reach the kernel above in the middle of that,
     # where a Function cannot be told of it. Here, before the first level, it can.
     _registry.impl(name, differentiable, "FuncTorchDynamicLayerFrontMode")
+
+
+# ---- results in memory that is given ----
+
+
+def _register_out(op: Pooling) -> None:
+    into, values = (overload(getattr(torch.ops, NAMESPACE), name) for name in (op.into, op.name))
+    torch.library.register_fake(f"{NAMESPACE}::{op.into}", fake_pooling_into(op), lib=_registry)
+
+    def without_derivative(keyset: Any, *inputs: Any, out: Tensor) -> Tensor:
+        refuse_derivatives(op, op.split(inputs)[0], out)
+        try:
+            with below_autograd():
+                return into.redispatch(keyset & after_autograd, *inputs, out=out)
+        except RuntimeError as error:
+            raise_as_documented(error)
+
+    def counted(keyset: Any, *inputs: Any, out: Tensor) -> Tensor:
+        into.redispatch(keyset & after_versions, *inputs, out=out)
+        increment_versions((out,))
+        return out
+
+    def as_a_copy(*inputs: Any, out: Tensor) -> Tensor:
+        pooled = values(*inputs)
+        levels = len(bins_of(op, *op.split(inputs)[::2]))
+        return out.copy_(pooled.view(check_pooled_into(op, out, pooled, levels).shape))
+
+    def refused(*inputs: Any, out: Tensor) -> None:
+        refuse_derivatives(op, op.split(inputs)[0], out)
+
+    _registry.impl(op.into, without_derivative, "Autograd", with_keyset=True)
+    _registry.impl(op.into, counted, "ADInplaceOrView", with_keyset=True)
+    # A graph that writes nothing in place, as torch makes of its own ops with out.
+    _registry.impl(op.into, as_a_copy, "Functionalize")
+    _registry.impl(op.into, refused, "FuncTorchDynamicLayerFrontMode")
 
 
 # ---- gradients in batches ----
@@ -125,6 +159,7 @@ if library.load_error() is None:
     for _op in POOLINGS:
         _register(_op.name, fake_pooling(_op, False), _differentiable_pooling(_op, False))
         _register(_op.with_argmax, fake_pooling(_op, True), _differentiable_pooling(_op, True))
+        _register_out(_op)
     for _linear in LINEAR:
         _register(_linear.name, fake_linear(_linear), _differentiable_linear(_linear))
     register_map_by_map(_registry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spp_ext._torch.choose_path import pool
+from spp_ext._torch.choose_path import pool, pool_into
 from spp_ext._torch.errors import spoken_by
 from spp_ext._torch.op_table import Request
 
@@ -15,9 +15,12 @@ def pool_as(
     rois: Tensor | None,  # [K, 5]
     request: Request,
     with_argmax: bool = False,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """`pool`; what a kernel refuses is refused in the name of the public op."""
+    """`pool`, or `pool_into`; what a kernel refuses is refused in the name of the public op."""
     try:
+        if out is not None:
+            return pool_into(out, (input,), (rois, None), request), None
         return pool((input,), (rois, None), request, with_argmax)
     except Exception as error:
         spoken = spoken_by(error, request.op.spoken, name)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, shown
+from spp_ext._reuse import ReusesOutput
 from spp_ext._torch.op_table import MAPS, Request
+from spp_ext._torch.outs import check_out, indices_beside_out
 from spp_ext.levels import encoded_grid
 from spp_ext.ops._calls import pool_as
 
@@ -18,7 +21,11 @@ _OP = "spp_ext.ops.adaptive_max_pool2d"
 
 @overload
 def adaptive_max_pool2d(
-    input: Tensor, output_size: int | Sequence[int | None], return_indices: Literal[False] = ...
+    input: Tensor,
+    output_size: int | Sequence[int | None],
+    return_indices: Literal[False] = ...,
+    *,
+    out: Tensor | None = ...,
 ) -> Tensor: ...
 @overload
 def adaptive_max_pool2d(
@@ -29,7 +36,11 @@ def adaptive_max_pool2d(
     input: Tensor, output_size: int | Sequence[int | None], return_indices: bool
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 def adaptive_max_pool2d(
-    input: Tensor, output_size: int | Sequence[int | None], return_indices: bool = False
+    input: Tensor,
+    output_size: int | Sequence[int | None],
+    return_indices: bool = False,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Max-pools a feature map into a grid of bins: `torch.nn.functional.adaptive_max_pool2d`, value for value.
 
@@ -37,6 +48,8 @@ def adaptive_max_pool2d(
         input: ``[N, C, H, W]`` or ``[C, H, W]``; float32, float64, float16 or bfloat16.
         output_size: ``n`` for n x n bins, or ``(rows, cols)``, where None keeps the input's size.
         return_indices: also return where each maximum lies.
+        out: the tensor to write into and return, as in `spp_ext.spatial_pyramid_pool`. torch's function in Python has
+            none.
 
     Returns:
         ``[N, C, rows, cols]`` or ``[C, rows, cols]``, channels_last if a 4-D input is. With ``return_indices`` also an
@@ -44,8 +57,10 @@ def adaptive_max_pool2d(
 
     Raises:
         RuntimeError: as in torch, a shape does not fit, a size is negative, or a dimension other than the batch is
-            empty; its subclass NotImplementedError for a dtype without a kernel.
-        ValueError: as in torch, ``output_size`` has as many items as ``input`` has dimensions.
+            empty; its subclass NotImplementedError for a dtype without a kernel. Or a derivative is asked for
+            beside ``out``.
+        ValueError: as in torch, ``output_size`` has as many items as ``input`` has dimensions. Or ``out`` does not fit,
+            overlaps ``input`` or itself in memory, or comes with ``return_indices``.
         TypeError: ``input`` is not a tensor, or ``output_size`` neither an int nor a sequence of ints and None.
 
     Example::
@@ -57,6 +72,13 @@ def adaptive_max_pool2d(
         raise TypeError(f"{_OP}: expected input to be a Tensor, got {type(input).__name__}")
     rows, cols = _output_size(input, output_size)
     _check_input(input)
+    if out is not None:
+        if return_indices:
+            raise indices_beside_out(_OP)
+        check_out(_OP, out, input, (*input.shape[:-2], rows, cols))
+        four = input.dim() == 4
+        _pool_into(out if four else out.unsqueeze(0), input if four else input.unsqueeze(0), rows, cols)
+        return out
     if input.dim() == 3:
         output, argmax = _pool(input.unsqueeze(0), rows, cols, return_indices)
         return (output.squeeze(0), argmax.squeeze(0)) if argmax is not None else output.squeeze(0)
@@ -73,10 +95,19 @@ def _pool(input: Tensor, rows: int, cols: int, return_indices: bool) -> tuple[Te
     if rows == 0 or cols == 0:  # a grid without bins is no level, but torch allows it
         output = input.flatten(2)[..., :0].reshape(n, c, rows, cols)
         return output, output.long() if return_indices else None
-    request = Request(MAPS, (encoded_grid(rows, cols),), [rows * cols])
-    output, argmax = pool_as(_OP, input, None, request, return_indices)
+    output, argmax = pool_as(_OP, input, None, _request(rows, cols), return_indices)
     output = output.view(n, c, rows, cols)
     return output, argmax.view(n, c, rows, cols).long() if argmax is not None and return_indices else None
+
+
+def _pool_into(out: Tensor, input: Tensor, rows: int, cols: int) -> None:
+    if rows == 0 or cols == 0:
+        return
+    pool_as(_OP, input, None, _request(rows, cols), out=out)
+
+
+def _request(rows: int, cols: int) -> Request:
+    return Request(MAPS, (encoded_grid(rows, cols),), [rows * cols])
 
 
 def _output_size(input: Tensor, output_size: object) -> tuple[int, int]:
@@ -142,16 +173,35 @@ def _as_channels_last(output: Tensor) -> Tensor:
     return output.permute(0, 2, 3, 1).reshape(-1).view(n, rows, cols, c).permute(0, 3, 1, 2)
 
 
-class AdaptiveMaxPool2d(nn.AdaptiveMaxPool2d):
+class AdaptiveMaxPool2d(ReusesOutput, nn.AdaptiveMaxPool2d):
     """`adaptive_max_pool2d` as a module, with the arguments and attributes of `torch.nn.AdaptiveMaxPool2d`.
 
     Args:
         output_size: ``n`` for n x n bins, or ``(rows, cols)``, where None keeps the input's size.
         return_indices: also return where each maximum lies.
+        reuse_output: in inference, where nothing requires grad, and without ``return_indices``: write each result into
+            the memory of the last, as long as shape and layout of the input stay. The next call then overwrites this
+            result. torch's module has none.
     """
 
     output_size: int | tuple[int | None, int | None]  # torch types it as possibly None, which no call takes
 
+    def __init__(
+        self,
+        output_size: int | tuple[int | None, int | None],
+        return_indices: bool = False,
+        *,
+        reuse_output: bool = False,
+    ) -> None:
+        super().__init__(output_size, return_indices)
+        self.reuse_output = reuse_output
+
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Pools ``[N, C, H, W]`` or ``[C, H, W]``."""
-        return adaptive_max_pool2d(input, self.output_size, self.return_indices)
+        if self.return_indices or not self.reuse_output:
+            return adaptive_max_pool2d(input, self.output_size, self.return_indices)
+        pool = partial(adaptive_max_pool2d, input, self.output_size)
+        return self._reuse(pool, input, lambda map: (map.shape, map.stride(), self.output_size))
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"{super().extra_repr()}{self._shown()}"

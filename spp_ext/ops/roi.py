@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from spp_ext import _checks
 from spp_ext._boxes import TORCHVISION, as_rois
+from spp_ext._reuse import ReusesOutput, shapes_of
 from spp_ext._torch.op_table import REGIONS, Request
+from spp_ext._torch.outs import check_apart, check_out
 from spp_ext.levels import encoded_grid
 from spp_ext.ops._calls import pool_as
 
@@ -20,6 +23,8 @@ def roi_pool(
     boxes: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
     spatial_scale: float = 1.0,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Max-pools regions of interest into a grid of bins each: `torchvision.ops.roi_pool`.
 
@@ -34,13 +39,16 @@ def roi_pool(
             image. In image coordinates, of any floating-point dtype whatever the input's.
         output_size: ``n`` for n x n bins, or ``(rows, cols)``.
         spatial_scale: feature cells per image pixel, 1/16 for a network of stride 16.
+        out: the tensor to write into and return, as in `spp_ext.spatial_pyramid_pool`. torchvision has none.
 
     Returns:
         ``[K, C, rows, cols]``, contiguous. A bin that lies outside the map is 0 and passes no gradient.
 
     Raises:
         TypeError: an argument has the wrong type, or a tensor is not floating-point.
-        ValueError: a shape does not fit, a coordinate is not finite, or a size or the scale is not positive.
+        ValueError: a shape does not fit, a coordinate is not finite, a size or the scale is not positive, or ``out``
+            does not fit or overlaps an argument or itself in memory.
+        RuntimeError: a derivative is asked for beside ``out``.
         IndexError: a batch index lies outside ``[0, N)``; the row and the value are named. On CUDA the contents of
             boxes are checked only if the environment variable SPP_EXT_VALIDATE is 1; else a bad row pools to NaN.
 
@@ -60,26 +68,37 @@ def roi_pool(
     rois = as_rois(_OP, boxes, input)
     validate = not input.is_cpu and _checks.validates_by_default()
     request = Request(REGIONS, (encoded_grid(rows, cols), scale, TORCHVISION, validate), [rows * cols])
+    if out is not None:
+        if rois is not boxes:
+            check_apart(_OP, out, "boxes", boxes)
+        check_out(_OP, out, input, (*rois.shape[:1], input.shape[1], rows, cols))
+        return pool_as(_OP, input, rois, request, out=out)[0]
     output, _ = pool_as(_OP, input, rois, request)
     return output.view(output.shape[0], input.shape[1], rows, cols)
 
 
-class RoIPool(nn.Module):
+class RoIPool(ReusesOutput, nn.Module):
     """`roi_pool` as a module, with the arguments and attributes of `torchvision.ops.RoIPool`.
 
     Args:
         output_size: ``n`` for n x n bins, or ``(rows, cols)``.
         spatial_scale: feature cells per image pixel.
+        reuse_output: as in `spp_ext.RoISpatialPyramidPool`; torchvision's module has none.
     """
 
-    def __init__(self, output_size: int | Sequence[int], spatial_scale: float) -> None:
+    def __init__(self, output_size: int | Sequence[int], spatial_scale: float, *, reuse_output: bool = False) -> None:
         super().__init__()
         self.output_size = output_size
         self.spatial_scale = spatial_scale
+        self.reuse_output = reuse_output
 
     def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
         """Pools the ``rois`` (``[K, 5]``, or a list of ``[L, 4]``) of ``input [N, C, H, W]``."""
-        return roi_pool(input, rois, self.output_size, self.spatial_scale)
+        pool = partial(roi_pool, input, rois, self.output_size, self.spatial_scale)
+        if not self.reuse_output:
+            return pool()
+        return self._reuse(pool, input, lambda map: (map.shape[:2], shapes_of(rois), self.output_size))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(output_size={self.output_size}, spatial_scale={self.spatial_scale})"
+        arguments = f"output_size={self.output_size}, spatial_scale={self.spatial_scale}{self._shown()}"
+        return f"{type(self).__name__}({arguments})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -10,13 +11,15 @@ from torch import Tensor, nn
 
 from spp_ext._checks import MAX_DIVISIONS, check_tensor, shown, whole_number
 from spp_ext._requests import request_of_kernels
+from spp_ext._reuse import ReusesOutput
+from spp_ext._torch.outs import check_out
 from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.multi_kernel_max_pool2d"
 
 
 def multi_kernel_max_pool2d(
-    input: Tensor, kernel_sizes: Sequence[int] = (5, 9, 13), *, cascade: bool = False
+    input: Tensor, kernel_sizes: Sequence[int] = (5, 9, 13), *, cascade: bool = False, out: Tensor | None = None
 ) -> Tensor:
     """Max-pools a map with windows of several sizes around every cell, and puts the results behind the map.
 
@@ -31,6 +34,8 @@ def multi_kernel_max_pool2d(
             the map.
         cascade: whether gradients are those of a cascade. ``kernel_sizes`` are total sizes all the same: three 5-pools
             in cascade are ``(5, 9, 13)``.
+        out: the tensor to write into and return, as in `spp_ext.spatial_pyramid_pool`; written directly if it is laid
+            out as the input and ``kernel_sizes`` are ascending.
 
     Returns:
         ``[N, (1 + L) * C, H, W]`` for L sizes (``[(1 + L) * C, H, W]`` for a 3-D input), in the input's layout: the
@@ -39,7 +44,8 @@ def multi_kernel_max_pool2d(
     Raises:
         TypeError: ``input`` is not a floating-point tensor, or ``kernel_sizes`` not a sequence of ints.
         ValueError: ``input`` has another rank or no rows or columns, there are no sizes, or one is not odd and
-            positive, or out of order in a cascade.
+            positive, or out of order in a cascade; or ``out`` does not fit, or overlaps ``input`` or itself in memory.
+        RuntimeError: a derivative is asked for beside ``out``.
 
     Example::
 
@@ -48,22 +54,28 @@ def multi_kernel_max_pool2d(
     """
     check_tensor(_OP, input)
     sizes = _kernel_sizes(_OP, kernel_sizes, cascade)
-    if input.dim() == 3:
-        return _pool(input.unsqueeze(0), sizes, cascade).squeeze(0)
-    if input.dim() != 4:
+    if input.dim() not in (3, 4):
         raise ValueError(f"{_OP}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
-    return _pool(input, sizes, cascade)
+    if input.dim() == 4:
+        return _pool(input, sizes, cascade, out)
+    if out is None:
+        return _pool(input.unsqueeze(0), sizes, cascade, None).squeeze(0)
+    channels, height, width = input.shape
+    check_out(_OP, out, input, ((1 + len(sizes)) * channels, height, width))
+    _pool(input.unsqueeze(0), sizes, cascade, out.unsqueeze(0))
+    return out
 
 
-def _pool(input: Tensor, sizes: tuple[int, ...], cascade: bool) -> Tensor:
+def _pool(input: Tensor, sizes: tuple[int, ...], cascade: bool, out: Tensor | None) -> Tensor:
     """The pooled ``[N, (1 + L) * C, H, W]``. The kernels take ascending sizes, so other orders are arranged here."""
-    ascending = sizes if cascade else tuple(sorted(set(sizes)))
+    ascending = sizes if cascade else tuple(sorted(sizes))
     request = request_of_kernels(ascending, bool(cascade), input.shape[2] * input.shape[3])
-    output, _ = pool_as(_OP, input, None, request)
+    output, _ = pool_as(_OP, input, None, request, out=out)
     if sizes == ascending:
         return output
     block_of = {size: block for block, size in enumerate(ascending, 1)}
-    return reorder_blocks(output, [0, *(block_of[size] for size in sizes)], input.shape[1])
+    arranged = reorder_blocks(output, [0, *(block_of[size] for size in sizes)], input.shape[1])
+    return arranged if out is None else out.copy_(arranged)
 
 
 def reorder_blocks(output: Tensor, blocks: Sequence[int], channels: int) -> Tensor:
@@ -83,28 +95,36 @@ def _kernel_sizes(op: str, kernel_sizes: object, cascade: bool) -> tuple[int, ..
     return sizes
 
 
-class SPP(nn.Module):
+class _Block(ReusesOutput, nn.Module):
+    def _pool(self, input: Tensor, sizes: tuple[int, ...], cascade: bool) -> Tensor:
+        pool = partial(multi_kernel_max_pool2d, input, sizes, cascade=cascade)
+        return self._reuse(pool, input, lambda map: (map.shape, map.stride(), sizes)) if self.reuse_output else pool()
+
+
+class SPP(_Block):
     """The pools and the concatenation of YOLO's SPP block: ``[N, C, H, W]`` to ``[N, (1 + L) * C, H, W]``.
 
     Stands for ``torch.cat([x] + [pool(x) for pool in pools], 1)`` with stride-1 ``nn.MaxPool2d`` that keep the size.
 
     Args:
         kernel_sizes: odd sizes of the pools, in any order.
+        reuse_output: as in `AdaptiveMaxPool2d`.
     """
 
-    def __init__(self, kernel_sizes: Sequence[int] = (5, 9, 13)) -> None:
+    def __init__(self, kernel_sizes: Sequence[int] = (5, 9, 13), *, reuse_output: bool = False) -> None:
         super().__init__()
         self.kernel_sizes = _kernel_sizes("spp_ext.ops.SPP", kernel_sizes, cascade=False)
+        self.reuse_output = reuse_output
 
     def forward(self, input: Tensor) -> Tensor:
         """Pools ``[N, C, H, W]`` or ``[C, H, W]``."""
-        return multi_kernel_max_pool2d(input, self.kernel_sizes)
+        return self._pool(input, self.kernel_sizes, cascade=False)
 
     def extra_repr(self) -> str:  # noqa: D102
-        return f"kernel_sizes={self.kernel_sizes}"
+        return f"kernel_sizes={self.kernel_sizes}{self._shown()}"
 
 
-class SPPF(nn.Module):
+class SPPF(_Block):
     """The pools and the concatenation of YOLO's SPPF block: ``[N, C, H, W]`` to ``[N, (1 + repeats) * C, H, W]``.
 
     Stands for ``y = [x]``, ``repeats`` times ``y.append(pool(y[-1]))``, and ``torch.cat(y, 1)`` with one stride-1
@@ -113,10 +133,12 @@ class SPPF(nn.Module):
     Args:
         kernel_size: odd size of the pool.
         repeats: how often it is applied.
+        reuse_output: as in `AdaptiveMaxPool2d`.
     """
 
-    def __init__(self, kernel_size: int = 5, repeats: int = 3) -> None:
+    def __init__(self, kernel_size: int = 5, repeats: int = 3, *, reuse_output: bool = False) -> None:
         super().__init__()
+        self.reuse_output = reuse_output
         op = "spp_ext.ops.SPPF"
         (self.kernel_size,) = _kernel_sizes(op, (kernel_size,), cascade=False)
         self.repeats = whole_number(repeats, f"{op}: expected repeats, an int")
@@ -128,7 +150,7 @@ class SPPF(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pools ``[N, C, H, W]`` or ``[C, H, W]``."""
-        return multi_kernel_max_pool2d(input, self._kernel_sizes, cascade=True)
+        return self._pool(input, self._kernel_sizes, cascade=True)
 
     def extra_repr(self) -> str:  # noqa: D102
-        return f"kernel_size={self.kernel_size}, repeats={self.repeats}"
+        return f"kernel_size={self.kernel_size}, repeats={self.repeats}{self._shown()}"

@@ -13,7 +13,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from op_calls import calls
+from op_calls import calls, out_calls
 from pooling_models import SPP, SPPF
 from support import DTYPES, assert_same, assert_same_bits, integers, random_rois, run_python
 from torch.library import opcheck
@@ -233,6 +233,15 @@ def test_opcheck(shape, gradient, channels_last):
         opcheck(op.default, arguments)
 
 
+@layouts
+def test_opcheck_of_ops_that_write(channels_last):
+    for op, arguments, values in out_calls(make((2, 3, 5, 6), channels_last=channels_last)):
+        wider = values.new_zeros(*values.shape[:-1], values.shape[-1] + 3)
+        for out in (torch.zeros_like(values), wider[..., 2:-1]):
+            opcheck(op, arguments, {"out": out})
+            assert_same(op(*arguments, out=out), values)
+
+
 @pytest.mark.filterwarnings("ignore")  # what a compiler says of the machine is not about this package
 def test_a_compiled_function_gives_the_same():
     x = make((2, 16, 30, 40)).requires_grad_()
@@ -352,6 +361,25 @@ def test_a_graph_replays_on_new_inputs():
             rois[:, 1:] += 7
         graph.replay()
         assert_same(results, step())
+
+
+def test_a_graph_writes_into_out():
+    """Nothing is allocated for a result that is contiguous, so the graph has no memory of its own."""
+    x, whole = make((2, 64, 30, 40)), torch.zeros(2, 64 * 50, device="cuda")
+    blocks = torch.zeros(2, 4 * 64, 30, 40, device="cuda")
+
+    def step():
+        before = torch.cuda.memory_allocated()
+        spp_ext.spatial_pyramid_pool(x, LEVELS, out=whole)
+        ops.multi_kernel_max_pool2d(x, out=blocks)
+        assert torch.cuda.memory_allocated() == before
+
+    graph, _ = captured(step)
+    for seed in (1, 2):
+        x.copy_(make(x.shape, seed=seed))
+        graph.replay()
+        assert_same(whole, spp_ext.spatial_pyramid_pool(x, LEVELS))
+        assert_same(blocks, ops.multi_kernel_max_pool2d(x))
 
 
 def test_a_graph_of_several_maps_replays_on_new_inputs():

@@ -52,15 +52,15 @@ def use(backend):
     if backend == "cpu":
         return
     from spp_ext._torch.kernels import kernels
-    from spp_ext._torch.op_table import NAMES
+    from spp_ext._torch.op_table import NAMES, OUT_NAMES, overload
     from spp_ext._torch.registration import register_map_by_map
 
     if backend == "simt":
         load_simt()
         register_map_by_map(_SIMT)
-    for name in NAMES:
+    for name in (*NAMES, *OUT_NAMES):
         if backend == "simt":
-            op = getattr(load_simt(), name).default
+            op = overload(load_simt(), name)
         else:
             op = _through_cuda(getattr(kernels, name))
         setattr(kernels, name, _validating(op) if name.startswith("roi") else op)
@@ -68,7 +68,7 @@ def use(backend):
 
 def _validating(op):
     """The CPU always checks the contents of boxes; elsewhere it must be asked for. It is the last argument."""
-    return lambda *arguments: op(*arguments[:-1], True)
+    return lambda *arguments, **out: op(*arguments[:-1], True, **out)
 
 
 def _through_cuda(op):
@@ -80,7 +80,9 @@ def _through_cuda(op):
     def back(tensor):
         return tensor.cpu() if tensor.device.type == "cuda" else tensor
 
-    def call(*arguments):
-        return tree_map_only(torch.Tensor, back, op(*tree_map_only(torch.Tensor, there, arguments)))
+    def call(*arguments, **out):
+        arguments, moved = tree_map_only(torch.Tensor, there, (arguments, out))
+        results = tree_map_only(torch.Tensor, back, op(*arguments, **moved))
+        return out["out"].copy_(results) if out else results
 
     return call

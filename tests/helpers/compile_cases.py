@@ -10,6 +10,7 @@ from support import random_rois
 from torch.autograd import forward_ad
 
 import spp_ext
+import spp_ext.ops
 
 LEVELS = (1, 2, spp_ext.Bins([(0, 0, 1, 2), (1, 0, 2, 2)], 2), (2, 1))
 # No two sizes are equal, and none is a number that the code compares with: torch would take that for a rule.
@@ -43,6 +44,11 @@ def several(x, y, rois):
     maps, map_indices = [x * 1, y * 1], torch.arange(len(rois)) % 2
     options = {"convention": "outer", "map_indices": map_indices}
     return 2 * spp_ext.roi_spatial_pyramid_pool(maps, rois, LEVELS, (0.5, 0.25), **options)
+
+
+def several_into(x, y, rois, out):
+    map_indices = torch.arange(len(rois)) % 2
+    return spp_ext.roi_spatial_pyramid_pool([x * 1, y * 1], rois, LEVELS, map_indices=map_indices, out=out)
 
 
 def cubes(pool):
@@ -91,6 +97,7 @@ def tangents(x):
 def forward_cases():
     yield "map", maps, one_map(), 1
     yield "map, channels_last", maps, one_map(torch.channels_last), 1
+    yield "module that reuses its output", spp_ext.SpatialPyramidPool(LEVELS, reuse_output=True), one_map(), 1
     yield "map, bfloat16", maps, one_map(dtype=torch.bfloat16), 1
     yield "regions", regions, map_and_rois(), 1
     yield "indices", with_indices, one_map(), 1
@@ -109,6 +116,39 @@ def forward_cases():
     yield "jacrev", torch.func.jacrev(maps), small(), 1
     yield "jacfwd", torch.func.jacfwd(maps), small(), 1
     yield "hessian", torch.func.hessian(cubes(maps)), small(), 1
+
+
+def registered(x, out):
+    return torch.ops.spp_ext.spatial_pyramid_pool.out(x * 1, [1, 1, 2, 2], out=out)
+
+
+def out_cases():
+    yield "map", lambda x, out: spp_ext.spatial_pyramid_pool(x * 1, LEVELS, out=out), one_map()
+    yield "regions", lambda x, r, out: spp_ext.roi_spatial_pyramid_pool(x * 1, r, LEVELS, out=out), map_and_rois()
+    yield "several maps", several_into, maps_and_rois()
+    yield "adaptive", lambda x, out: spp_ext.ops.adaptive_max_pool2d(x * 1, (4, 5), out=out), one_map()
+    yield "roi_pool", lambda x, r, out: spp_ext.ops.roi_pool(x * 1, r, 5, out=out), map_and_rois()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        yield "pools", lambda x, out: spp_ext.ops.multi_kernel_max_pool2d(x * 1, (3, 5), out=out), one_map(layout)
+    yield "pools out of order", lambda x, out: spp_ext.ops.multi_kernel_max_pool2d(x * 1, (5, 3), out=out), one_map()
+
+
+def check_out(name, function, calls):
+    """One graph for whatever is contiguous, and one for columns of something wider."""
+    global COUNT
+    torch._dynamo.reset()
+    COUNT = 0
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=backend)
+    for number, arguments in enumerate(calls):
+        expected = function(*arguments, None)
+        wider = expected.new_zeros(*expected.shape[:-1], expected.shape[-1] + 38)
+        for out in (torch.zeros_like(expected), wider[..., 1:-37]):
+            assert compiled(*arguments, out) is out, name
+            if number == 0 and out.is_contiguous():  # as in `main`
+                COUNT = min(COUNT, 1)
+            assert torch.equal(out, expected), name
+        assert not wider[..., :1].any() and not wider[..., -37:].any(), name
+    assert COUNT == 2, f"{name} with out: {COUNT} graphs"
 
 
 def check(name, got, expected, exact):
@@ -148,6 +188,15 @@ def main():
                 True,
             )
         assert COUNT == 1, f"{name}: {COUNT} graphs"
+
+    for name, function, calls in out_cases():
+        check_out(name, function, calls)
+    torch._dynamo.reset()
+    compiled = torch.compile(registered, fullgraph=True, backend=backend)
+    for ((x,),) in zip(one_map(), strict=True):
+        out, expected = (torch.zeros(x.shape[0], 5 * x.shape[1]) for _ in range(2))
+        assert compiled(x, out) is out
+        assert torch.equal(out, registered(x, expected))
 
 
 if __name__ == "__main__":

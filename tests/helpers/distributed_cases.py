@@ -76,6 +76,14 @@ def regions(mesh):
                         assert grad.placements == (Partial(),), grad.placements
 
     plain, sharded = torch.zeros(2, 6, 7, 5), distribute_tensor(torch.zeros(2, 6, 7, 5), mesh, [Shard(0)])
+    out = torch.zeros(2, 6)
+    for x, given in ((sharded, out), (plain, distribute_tensor(out, mesh, [Shard(0)]))):
+        try:
+            spp_ext.spatial_pyramid_pool(x, (1,), out=given)
+        except NotImplementedError as error:
+            assert str(error) == "spp_ext.spatial_pyramid_pool: expected no DTensor where out is given, got one"
+        else:
+            raise AssertionError("a DTensor went through")
     for maps in ([plain, sharded], [sharded]):
         try:
             spp_ext.roi_spatial_pyramid_pool(maps, torch.zeros(1, 5), map_indices=torch.zeros(1).long())

@@ -39,3 +39,10 @@ def calls(x, gradient):
     grad = torch.ones_like(argmax, dtype=x.dtype).requires_grad_(gradient)
     sizes = [*x.shape, *other.shape]
     yield ops.scatter_of_maps, (grad, argmax, *rows, LEVEL_BINS, sizes, [channels_last, False])
+
+
+def out_calls(x):
+    """Every op that writes into a tensor, as (overload, arguments, values)."""
+    for op, arguments in calls(x, False):
+        if "out" in op.overloads():
+            yield op.out, arguments, op(*arguments)

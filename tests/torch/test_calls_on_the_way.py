@@ -16,6 +16,7 @@ pytestmark = pytest.mark.cpu_only  # about Python
 
 PACKAGE = str(Path(spp_ext.__file__).parent)
 X, ROIS = torch.randn(1, 4, 6, 6), torch.tensor([[0.0, 0, 0, 5, 5]])
+OUT = torch.empty(1, 200)
 MAPS, MAP_INDICES = [X, torch.randn(1, 4, 5, 7)], torch.tensor([1])
 
 
@@ -59,11 +60,24 @@ def several(*maps):
         (lambda: several(*MAPS), 11),
         (lambda: spp_ext.ops.roi_pool(X, ROIS, 7), 12),
         (lambda: spp_ext.ops.adaptive_max_pool2d(X, 3), 15),
+        (lambda: spp_ext.spatial_pyramid_pool(X, out=OUT), 5),
+        (lambda: spp_ext.roi_spatial_pyramid_pool(X, ROIS, out=OUT), 6),
         (training_step(spp_ext.spatial_pyramid_pool, X), 15),
         (training_step(lambda x: spp_ext.roi_spatial_pyramid_pool(x, ROIS), X), 16),
         (training_step(several, *MAPS), 22),
     ],
-    ids=["map", "regions", "several", "roi_pool", "adaptive", "map step", "regions step", "several step"],
+    ids=[
+        "map",
+        "regions",
+        "several",
+        "roi_pool",
+        "adaptive",
+        "map out",
+        "regions out",
+        "map step",
+        "regions step",
+        "several step",
+    ],
 )
 def test_a_call_takes_no_more_python_functions(call, most):
     called = [name for name in functions_called(call) if not name.endswith(">")]  # comprehensions

@@ -8,6 +8,7 @@ from support import assert_same, random_rois
 from torch.export import Dim
 
 import spp_ext
+import spp_ext.ops
 
 pytestmark = pytest.mark.cpu_only  # programs call the CPU's ops themselves
 
@@ -108,6 +109,28 @@ def test_a_package_compiled_ahead_of_time_runs_from_python(kind, tmp_path):
         arguments = inputs(model, images, height, width, count)
         with torch.no_grad():
             torch.testing.assert_close(run(*arguments), model(*arguments))
+
+
+class Into(torch.nn.Module):
+    def forward(self, x, rois, out, four):
+        spp_ext.roi_spatial_pyramid_pool(x, rois, LEVELS, 0.5, out=out)
+        return spp_ext.ops.roi_pool(x, rois, 2, 0.5, out=four[..., 1:-1])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_program_writes_into_what_it_is_given(strict):
+    def inputs(images, height, width, count):
+        x, rois = torch.randn(images, 4, height, width), random_rois(count, images, height, width)
+        return x, rois, torch.zeros(count, 4 * Maps().pool.bins), torch.zeros(count, 4, 2, 4)
+
+    dynamic = ({0: ANY, 2: ANY, 3: ANY}, *({0: ANY},) * 3)
+    program = torch.export.export(Into(), inputs(2, 9, 8, 9), dynamic_shapes=dynamic, strict=strict)
+    for module in (program.module(), program.run_decompositions().module()):
+        for size in ((2, 9, 8, 9), (5, 17, 12, 23)):
+            arguments = inputs(*size)
+            expected = [argument.clone() for argument in arguments]
+            assert_same(module(*arguments), Into()(*expected))
+            assert_same(arguments, expected)
 
 
 class Chosen(Scales):

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from op_calls import calls
+from op_calls import calls, out_calls
 from support import OUTER, gaussian, lay_out, random_rois
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 import spp_ext.ops
-from spp_ext._torch.op_table import NAMES
+from spp_ext._torch.op_table import NAMES, OUT_NAMES
 
 pytestmark = [
     pytest.mark.cpu_only,  # calls the CPU's ops themselves; tests/gpu does the same on CUDA
@@ -30,6 +30,18 @@ def test_opcheck(shape, layout, gradient):
         opcheck(op.default, arguments)
         checked.add(op._qualified_op_name.split("::")[1])
     assert checked == set(NAMES)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_opcheck_of_ops_that_write(shape, layout):
+    checked = set()
+    for op, arguments, values in out_calls(lay_out(gaussian(shape, torch.float32), layout)):
+        wider = values.new_zeros(*values.shape[:-1], values.shape[-1] + 3)
+        for out in (torch.zeros_like(values), wider[..., 2:-1]):
+            opcheck(op, arguments, {"out": out})
+        checked.add(op.name().split("::")[1])
+    assert checked == set(OUT_NAMES)
 
 
 def test_opcheck_of_every_dtype(dtype):

@@ -17,10 +17,10 @@ REGISTERED = {
 
 
 def test_the_python_table_holds_the_registered_ops():
-    assert sorted({*ops.NAMES, "cpu_instruction_set", "cuda_driver_fault"}) == sorted(REGISTERED)
+    assert sorted({*ops.NAMES, *ops.OUT_NAMES, "cpu_instruction_set", "cuda_driver_fault"}) == sorted(REGISTERED)
 
 
-@pytest.mark.parametrize("name", ops.NAMES)
+@pytest.mark.parametrize("name", [*ops.NAMES, *ops.OUT_NAMES])
 def test_every_op_has_a_kernel_a_fake_and_derivatives(name):
     assert callable(getattr(kernels, name))
     full = f"{ops.NAMESPACE}::{name}"
@@ -31,13 +31,32 @@ def test_every_op_has_a_kernel_a_fake_and_derivatives(name):
 
 @pytest.mark.parametrize("op", ops.POOLINGS, ids=lambda op: op.name)
 def test_what_the_table_says_of_an_op_is_what_its_schema_says(op):
-    for name, results in ((op.name, 1), (op.with_argmax, 2)):
-        schema = getattr(torch.ops.spp_ext, name).default._schema
+    schemas = {}
+    for name, results in ((op.name, 1), (op.with_argmax, 2), (op.into, 1)):
+        schema = schemas[name] = ops.overload(torch.ops.spp_ext, name)._schema
         assert len(schema.returns) == results
+        if name == op.into:
+            continue
         kinds = [str(argument.type) for argument in schema.arguments]
         tensors = ["List[Tensor]" if op.of_maps else "Tensor", *["Tensor"] * (op.of_regions + op.of_maps)]
         assert kinds[: len(tensors)] == tensors
         assert not any("Tensor" in kind for kind in kinds[len(tensors) :])
+    into, values = str(schemas[op.into]), str(schemas[op.name])
+    assert into == values.replace("(", ".out(", 1).replace(") -> Tensor", ", *, Tensor(a!) out) -> Tensor(a!)")
+
+
+@pytest.mark.parametrize("name", ops.OUT_NAMES)
+def test_an_op_that_writes_has_what_a_graph_and_the_count_of_versions_need(name):
+    for key in ("Functionalize", "ADInplaceOrView"):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"{ops.NAMESPACE}::{name}", key)
+
+
+@pytest.mark.parametrize("op", ops.POOLINGS, ids=lambda op: op.name)
+def test_arguments_are_split_and_joined(op):
+    maps, rois, map_indices = [torch.zeros(1)] * (1 + op.of_maps), torch.zeros(2), torch.zeros(3)
+    rows = (rois if op.of_regions else None, map_indices if op.of_maps else None)
+    back = op.split(op.join(maps, rows, (1, 2)))
+    assert back == (tuple(maps), rows, (1, 2))
 
 
 @pytest.mark.parametrize("op", ops.LINEAR, ids=lambda op: op.name)

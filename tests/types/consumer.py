@@ -35,6 +35,8 @@ assert_type(spp_ext.__version__, str)
 assert_type(spp_ext.spatial_pyramid_pool(x).shape, torch.Size)
 assert_type(spp_ext.spatial_pyramid_pool(x, levels, return_indices=False), Tensor)
 assert_type(spp_ext.spatial_pyramid_pool(x, (1, 2), return_indices=asked()), Tensor | tuple[Tensor, Tensor])
+vector = torch.empty(8 * 50)
+assert_type(spp_ext.spatial_pyramid_pool(x[0].detach(), out=vector), Tensor)
 values, indices = spp_ext.spatial_pyramid_pool(x, return_indices=True)
 assert_type((values, indices), tuple[Tensor, Tensor])
 
@@ -45,6 +47,8 @@ assert_type(
     spp_ext.roi_spatial_pyramid_pool(x, boxes, convention="spp_net", return_indices=asked()),
     Tensor | tuple[Tensor, Tensor],
 )
+rows_of_two = torch.empty(2, 8 * 50)
+assert_type(spp_ext.roi_spatial_pyramid_pool(x.detach(), boxes, out=rows_of_two), Tensor)
 maps = [x, torch.randn(2, 8, 26, 34)]
 map_indices = torch.tensor([1, 0])
 several = spp_ext.roi_spatial_pyramid_pool(maps, boxes, levels, [1 / 16, 1 / 8], map_indices=map_indices)
@@ -64,6 +68,7 @@ mistakes: list[Callable[[], object]] = [
     lambda: spp_ext.spatial_pyramid_pool(x, "123"),  # type: ignore[arg-type]
     lambda: spp_ext.roi_spatial_pyramid_pool(x, boxes, convention="align"),  # type: ignore[call-overload]
     lambda: spp_ext.spatial_pyramid_pool(x, return_indices=True).shape,  # type: ignore[attr-defined]
+    lambda: spp_ext.spatial_pyramid_pool(x, return_indices=True, out=vector),  # type: ignore[call-overload]
     lambda: spp_ext.replace_pooling(ops.roi_pool),  # type: ignore[arg-type]
 ]
 for mistake in mistakes:
@@ -76,6 +81,7 @@ for mistake in mistakes:
 # ---- the modules ----
 
 pyramid = spp_ext.SpatialPyramidPool((1, bins))
+assert_type(spp_ext.SpatialPyramidPool((1,), reuse_output=True).reuse_output, bool)
 assert_type(pyramid.bins, int)
 assert_type(pyramid.levels, tuple[Level, ...])
 assert_type(pyramid.forward(x), Tensor)
@@ -85,19 +91,27 @@ assert classifier(x).shape == (2, 10)
 regions = spp_ext.RoISpatialPyramidPool(levels, spatial_scale=1 / 16, convention=convention)
 assert_type(regions.convention, Convention)
 assert_type(regions.forward(x, boxes), Tensor)
-assert_type(spp_ext.RoISpatialPyramidPool(levels, [1 / 16, 1 / 8]).forward(maps, boxes, map_indices), Tensor)
+assert_type(
+    spp_ext.RoISpatialPyramidPool(levels, [1 / 16, 1 / 8], reuse_output=True).forward(maps, boxes, map_indices), Tensor
+)
 
 # ---- drop-ins ----
 
 assert_type(ops.adaptive_max_pool2d(x, (7, None)), Tensor)
+grids = torch.empty(2, 8, 7, 7)
+assert_type(ops.adaptive_max_pool2d(x.detach(), 7, out=grids), Tensor)
+assert_type(ops.roi_pool(x.detach(), boxes, 7, out=grids), Tensor)
+assert_type(ops.multi_kernel_max_pool2d(x.detach(), (3,), out=torch.empty(2, 16, 13, 17)), Tensor)
 assert_type(ops.adaptive_max_pool2d(x, 6, return_indices=True), tuple[Tensor, Tensor])
 assert_type(ops.adaptive_max_pool2d(x, [6, 6], asked()), Tensor | tuple[Tensor, Tensor])
-assert_type(ops.AdaptiveMaxPool2d((2, 3), return_indices=True).forward(x), Tensor | tuple[Tensor, Tensor])
+assert_type(
+    ops.AdaptiveMaxPool2d((2, 3), return_indices=True, reuse_output=True).forward(x), Tensor | tuple[Tensor, Tensor]
+)
 assert_type(ops.roi_pool(x, boxes, 7, spatial_scale=1 / 16), Tensor)
-assert_type(ops.RoIPool((7, 7), 1 / 16).forward(x, boxes), Tensor)
+assert_type(ops.RoIPool((7, 7), 1 / 16, reuse_output=True).forward(x, boxes), Tensor)
 assert_type(ops.multi_kernel_max_pool2d(x, [3, 5], cascade=True), Tensor)
-assert_type(ops.SPP((3, 5)).forward(x), Tensor)
-assert_type(ops.SPPF(3, repeats=2).forward(x), Tensor)
+assert_type(ops.SPP((3, 5), reuse_output=True).forward(x), Tensor)
+assert_type(ops.SPPF(3, repeats=2, reuse_output=True).forward(x), Tensor)
 block = nn.Sequential(nn.Conv2d(8, 4, 1), ops.SPPF(kernel_size=5), nn.Conv2d(16, 8, 1))
 assert block(x).shape == x.shape
 
