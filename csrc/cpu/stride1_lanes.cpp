@@ -6,6 +6,10 @@
 // first along rows, then along columns, three look-ups each: 5 = 1 -> 3 -> 5, then 9 and 13 in one
 // step more each, whatever the area. Where x - d or x + d lies outside the map the nearest cell
 // stands in: its window is part of the wanted one, and all of it that is missing lies outside.
+//
+// Without argmax, a step of up to kReach cells slides along each line: what it looks up stays in
+// registers, each cell is read once, and the result takes the place of what was read. There the cells
+// between x - d and x + d may take part too, so 5 follows from 1 in one step.
 #include <algorithm>
 #include <cstdint>
 #include <utility>
@@ -81,14 +85,70 @@ void widen(const Planes<S, with_argmax>& from, std::int64_t height, std::int64_t
   }
 }
 
+// The farthest look-up of a step that slides.
+constexpr int kReach = 2;
+// Columns that slide together: one column alone would take a cache line for every vector.
+constexpr int kColumnsTogether = 2;
+
+// Each of `count` vectors, `step` apart, becomes the best of itself and of those `reach` before and
+// after it, with `dense` of all between them too. Does so for `together` neighbouring lines.
+template <class Nans, int reach, bool dense, int together, class V>
+void slide(V* line, std::int64_t count, std::int64_t step) {
+  V window[2 * reach + 1][together];  // from x - reach to x + reach
+  const auto look_up = [&](std::int64_t x, V(&to)[together]) {
+    const V* const at = line + std::min(x, count - 1) * step;
+    for (int t = 0; t < together; ++t) to[t] = at[t];
+  };
+#pragma GCC unroll 8
+  for (int k = 0; k < 2 * reach; ++k) look_up(std::max(k - reach, 0), window[k]);
+  for (std::int64_t x = 0; x < count; ++x) {
+    look_up(x + reach, window[2 * reach]);
+    for (int t = 0; t < together; ++t) {
+      V best = Nans::combine(window[0][t], window[reach][t]);
+#pragma GCC unroll 8
+      for (int k = 1; dense && k < 2 * reach; ++k) {
+        if (k != reach) best = Nans::combine(window[k][t], best);
+      }
+      line[x * step + t] = Nans::combine(window[2 * reach][t], best);
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < 2 * reach; ++k) {
+      for (int t = 0; t < together; ++t) window[k][t] = window[k + 1][t];
+    }
+  }
+}
+
+template <class Nans, int reach, bool dense, class V>
+void slide_both_ways(V* values, std::int64_t height, std::int64_t width) {
+  for (std::int64_t y = 0; y < height; ++y) {
+    slide<Nans, reach, dense, 1>(values + y * width, width, 1);
+  }
+  std::int64_t x = 0;
+  for (; x + kColumnsTogether <= width; x += kColumnsTogether) {
+    slide<Nans, reach, dense, kColumnsTogether>(values + x, height, width);
+  }
+  for (; x < width; ++x) slide<Nans, reach, dense, 1>(values + x, height, width);
+}
+
 // Widens `best` from a pool of size x size to one of wanted x wanted.
 template <class Nans, class S, bool with_argmax>
 void widen_to(const FeatureMap& input, std::int64_t size, std::int64_t wanted,
               Stride1Scratch<S, with_argmax>& s) {
+  const std::int64_t height = input.height, width = input.width;
   while (size < wanted) {
-    const std::int64_t distance = std::min((wanted - size) / 2, size);
-    widen<true, Nans>(s.best, input.height, input.width, distance, s.widened);
-    widen<false, Nans>(s.widened, input.height, input.width, distance, s.best);
+    const std::int64_t missing = (wanted - size) / 2;
+    std::int64_t distance = std::min(missing, size);
+    if (!with_argmax && size == 1 && missing >= kReach) {
+      distance = kReach;
+      slide_both_ways<Nans, kReach, true>(s.best.values, height, width);
+    } else if (!with_argmax && distance == kReach) {
+      slide_both_ways<Nans, kReach, false>(s.best.values, height, width);
+    } else if (!with_argmax && distance == 1) {
+      slide_both_ways<Nans, 1, false>(s.best.values, height, width);
+    } else {
+      widen<true, Nans>(s.best, height, width, distance, s.widened);
+      widen<false, Nans>(s.widened, height, width, distance, s.best);
+    }
     size += 2 * distance;
   }
 }
