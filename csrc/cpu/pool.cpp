@@ -226,9 +226,16 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
 
 void pool_stride1(const Stride1Params& params, const Executor& executor) {
   const FeatureMap& input = params.input;
-  advise_huge_pages_for(params.output, params.argmax, input.dtype,
-                        (params.num_kernels + 1) * input.elements());
-  run_channel_units(kernels().stride1, params, input, lanes(input.dtype), executor);
+  const std::int64_t elements = (params.num_kernels + 1) * input.elements();
+  advise_huge_pages_for(params.output, params.argmax, input.dtype, elements);
+  // A unit of a contiguous map works on one vector, since its planes are transposed a square at a time.
+  const std::int64_t wide = tuning::kStride1Vectors * lanes(input.dtype);
+  const bool is_wide =
+      input.layout == Layout::kChannelsLast && params.argmax == nullptr &&
+      input.cells() * tuning::kStride1Vectors * kernels().vector_bytes <= tuning::kSlabBytes &&
+      input.batch * divide_up(input.channels, wide) >= executor.threads;
+  const Stride1Job job{params, is_wide, elements * size_of(input.dtype) > tuning::kCachedBytes};
+  run_channel_units(kernels().stride1, job, input, is_wide ? wide : lanes(input.dtype), executor);
 }
 
 }  // namespace spp_ext::cpu

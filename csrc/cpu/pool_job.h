@@ -23,6 +23,12 @@ struct RegionJob {
   bool streams;               // write the output with non-temporal stores
 };
 
+struct Stride1Job {
+  Stride1Params params;
+  bool wide;     // a unit has kStride1Vectors vectors of channels, else one
+  bool streams;  // write the output with non-temporal stores
+};
+
 // Neighbouring planes of a contiguous batch, at most one per lane. They may belong to different
 // images.
 struct PlaneUnit {
@@ -55,7 +61,7 @@ struct UnitKernel {
   std::size_t (*scratch_bytes)(const Job&);
   void (*pool)(const Job&, const Unit&, void* scratch);
 };
-using Stride1Kernel = UnitKernel<Stride1Params, ChannelUnit>;
+using Stride1Kernel = UnitKernel<Stride1Job, ChannelUnit>;
 
 // The kernels of one instruction set.
 struct LaneKernels {
@@ -64,7 +70,7 @@ struct LaneKernels {
   UnitKernel<MapJob, PlaneUnit> planes;      // contiguous maps
   UnitKernel<MapJob, ChannelUnit> channels;  // channels_last maps
   UnitKernel<RegionJob, RegionUnit> regions;
-  const Stride1Kernel& stride1;  // a unit is at most one vector of channels
+  const Stride1Kernel& stride1;
 };
 
 namespace baseline {

@@ -12,6 +12,7 @@
 // between x - d and x + d may take part too, so 5 follows from 1 in one step.
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "core/integers.h"
@@ -27,7 +28,7 @@ namespace {
 
 template <class S, bool with_argmax>
 struct Planes {
-  Value<S>* values;  // [cells, rounded up to whole squares of lanes]
+  Value<S>* values;  // [cells, rounded up to whole squares of lanes][vectors]
   Index<S>* cells;   // alike: the cell of the input that a value came from
 
   Planes(Scratch& scratch, std::int64_t size)
@@ -38,24 +39,26 @@ struct Planes {
 template <class S, bool with_argmax>
 struct Stride1Scratch {
   Planes<S, with_argmax> best;     // the last result
-  Planes<S, with_argmax> widened;  // along one axis
+  Planes<S, with_argmax> widened;  // along one axis; between steps, where runs are put together
   Index<S>* before;                // a cascade's cells before the stage at work
 
-  Stride1Scratch(Scratch& scratch, const Stride1Params& params)
-      : best(scratch, padded(params)),
-        widened(scratch, padded(params)),
-        before(with_argmax && params.cascade ? scratch.take<Index<S>>(padded(params)) : nullptr) {}
+  Stride1Scratch(Scratch& scratch, const Stride1Job& job)
+      : best(scratch, padded(job)),
+        widened(scratch, padded(job)),
+        before(with_argmax && job.params.cascade ? scratch.take<Index<S>>(padded(job)) : nullptr) {}
 
-  static std::int64_t padded(const Stride1Params& params) {
-    return divide_up(params.input.cells(), kLanes<S>) * kLanes<S>;
+  static std::int64_t padded(const Stride1Job& job) {
+    return divide_up(job.params.input.cells(), kLanes<S>) * kLanes<S> *
+           (job.wide ? tuning::kStride1Vectors : 1);
   }
 };
 
 // to[y][x] = the best of `from` at (y, x) and `distance` cells before and after it: in the same row
 // when along_rows, otherwise in the same column.
-template <bool along_rows, class Nans, class S, bool with_argmax>
+template <bool along_rows, int vectors, class Nans, class S, bool with_argmax>
 void widen(const Planes<S, with_argmax>& from, std::int64_t height, std::int64_t width,
            std::int64_t distance, Planes<S, with_argmax>& to) {
+  static_assert(vectors == 1 || !with_argmax);
   for (std::int64_t y = 0; y < height; ++y) {
     for (std::int64_t x = 0; x < width; ++x) {
       const std::int64_t here = y * width + x;
@@ -78,8 +81,11 @@ void widen(const Planes<S, with_argmax>& from, std::int64_t height, std::int64_t
         to.values[here] = best;
         to.cells[here] = cell;
       } else {
-        to.values[here] = Nans::combine(from.values[after],
-                                        Nans::combine(from.values[here], from.values[before]));
+        for (int v = 0; v < vectors; ++v) {
+          const auto at = [&](std::int64_t cell) { return from.values[cell * vectors + v]; };
+          to.values[here * vectors + v] =
+              Nans::combine(at(after), Nans::combine(at(here), at(before)));
+        }
       }
     }
   }
@@ -87,8 +93,9 @@ void widen(const Planes<S, with_argmax>& from, std::int64_t height, std::int64_t
 
 // The farthest look-up of a step that slides.
 constexpr int kReach = 2;
-// Columns that slide together: one column alone would take a cache line for every vector.
-constexpr int kColumnsTogether = 2;
+// Lines that slide together, which keeps their windows in registers: one alone would take a cache line for
+// every vector.
+constexpr int kLinesTogether = 2;
 
 // Each of `count` vectors, `step` apart, becomes the best of itself and of those `reach` before and
 // after it, with `dense` of all between them too. Does so for `together` neighbouring lines.
@@ -118,20 +125,27 @@ void slide(V* line, std::int64_t count, std::int64_t step) {
   }
 }
 
+// The same for `lines` neighbouring lines.
 template <class Nans, int reach, bool dense, class V>
+void slide_lines(V* first, std::int64_t lines, std::int64_t count, std::int64_t step) {
+  std::int64_t i = 0;
+  for (; i + kLinesTogether <= lines; i += kLinesTogether) {
+    slide<Nans, reach, dense, kLinesTogether>(first + i, count, step);
+  }
+  for (; i < lines; ++i) slide<Nans, reach, dense, 1>(first + i, count, step);
+}
+
+template <class Nans, int reach, bool dense, int vectors, class V>
 void slide_both_ways(V* values, std::int64_t height, std::int64_t width) {
+  const std::int64_t row = width * vectors;
   for (std::int64_t y = 0; y < height; ++y) {
-    slide<Nans, reach, dense, 1>(values + y * width, width, 1);
+    slide_lines<Nans, reach, dense>(values + y * row, vectors, width, vectors);
   }
-  std::int64_t x = 0;
-  for (; x + kColumnsTogether <= width; x += kColumnsTogether) {
-    slide<Nans, reach, dense, kColumnsTogether>(values + x, height, width);
-  }
-  for (; x < width; ++x) slide<Nans, reach, dense, 1>(values + x, height, width);
+  slide_lines<Nans, reach, dense>(values, row, height, row);
 }
 
 // Widens `best` from a pool of size x size to one of wanted x wanted.
-template <class Nans, class S, bool with_argmax>
+template <int vectors, class Nans, class S, bool with_argmax>
 void widen_to(const FeatureMap& input, std::int64_t size, std::int64_t wanted,
               Stride1Scratch<S, with_argmax>& s) {
   const std::int64_t height = input.height, width = input.width;
@@ -140,14 +154,14 @@ void widen_to(const FeatureMap& input, std::int64_t size, std::int64_t wanted,
     std::int64_t distance = std::min(missing, size);
     if (!with_argmax && size == 1 && missing >= kReach) {
       distance = kReach;
-      slide_both_ways<Nans, kReach, true>(s.best.values, height, width);
+      slide_both_ways<Nans, kReach, true, vectors>(s.best.values, height, width);
     } else if (!with_argmax && distance == kReach) {
-      slide_both_ways<Nans, kReach, false>(s.best.values, height, width);
+      slide_both_ways<Nans, kReach, false, vectors>(s.best.values, height, width);
     } else if (!with_argmax && distance == 1) {
-      slide_both_ways<Nans, 1, false>(s.best.values, height, width);
+      slide_both_ways<Nans, 1, false, vectors>(s.best.values, height, width);
     } else {
-      widen<true, Nans>(s.best, height, width, distance, s.widened);
-      widen<false, Nans>(s.widened, height, width, distance, s.best);
+      widen<true, vectors, Nans>(s.best, height, width, distance, s.widened);
+      widen<false, vectors, Nans>(s.widened, height, width, distance, s.best);
     }
     size += 2 * distance;
   }
@@ -172,44 +186,71 @@ void look_up_cells(std::int64_t cells, const Index<S>* before, Index<S>* found) 
   }
 }
 
-// Writes what is in `best` now to block `block` of the output's channels.
-template <class S, bool with_argmax>
-void write_block(const Stride1Params& params, const ChannelUnit& unit, std::int64_t block,
-                 const Planes<S, with_argmax>& best) {
-  const FeatureMap& input = params.input;
+// `count` neighbouring numbers of the output.
+template <class E>
+void write_numbers(bool streams, E* to, const E* from, std::int64_t count) {
+  if (streams) {
+    stream(to, from, count);
+  } else {
+    std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(E));
+  }
+}
+
+// Writes the lanes of a unit's cells to block `block` of the channels of output or argmax. `stage` has
+// room for them.
+template <int vectors, class V, class E>
+void write_block(const Stride1Job& job, const ChannelUnit& unit, std::int64_t block, const V* lanes,
+                 E* output, E* stage) {
+  constexpr std::int64_t n = sizeof(V) / sizeof(V{}[0]);
+  const FeatureMap& input = job.params.input;
   const std::int64_t cells = input.cells();
-  const std::int64_t channels = (params.num_kernels + 1) * input.channels;
+  const std::int64_t channels = (job.params.num_kernels + 1) * input.channels;
   const std::int64_t channel = block * input.channels + unit.first_channel;
-  S* const output = static_cast<S*>(params.output) + unit.image * channels * cells;
-  std::int32_t* const argmax =
-      with_argmax ? params.argmax + unit.image * channels * cells : nullptr;
+  E* const to = output + unit.image * channels * cells;
   if (input.layout == Layout::kContiguous) {
-    write_runs(best.values, 1, cells, 0, unit.channels, output + channel * cells);
-    if constexpr (with_argmax) {
-      write_runs(best.cells, 1, cells, 0, unit.channels, argmax + channel * cells);
-    }
+    E* const run = to + channel * cells;
+    write_runs(lanes, 1, cells, 0, unit.channels, job.streams ? stage : run);
+    if (job.streams) stream(run, stage, unit.channels * cells);
     return;
   }
-  const std::int64_t planes = unit.channels;
   for (std::int64_t cell = 0; cell < cells; ++cell) {
-    const std::int64_t at = cell * channels + channel;
-    if (planes == kLanes<S>) {
-      store(output + at, best.values[cell]);
-      if constexpr (with_argmax) store(argmax + at, best.cells[cell]);
-    } else {
-      store_first(output + at, best.values[cell], planes);
-      if constexpr (with_argmax) store_first(argmax + at, best.cells[cell], planes);
-    }
+    for (int v = 0; v < vectors; ++v) store(stage + v * n, lanes[cell * vectors + v]);
+    write_numbers(job.streams, to + cell * channels + channel, stage, unit.channels);
+  }
+}
+
+// Block 0 of the output's channels is the input.
+template <class S>
+void copy_input(const Stride1Job& job, const ChannelUnit& unit) {
+  const FeatureMap& input = job.params.input;
+  const std::int64_t cells = input.cells();
+  const std::int64_t channels = (job.params.num_kernels + 1) * input.channels;
+  const S* const from = static_cast<const S*>(input.data) + unit.image * input.channels * cells;
+  S* const to = static_cast<S*>(job.params.output) + unit.image * channels * cells;
+  if (input.layout == Layout::kContiguous) {
+    const std::int64_t first = unit.first_channel * cells;
+    return write_numbers(job.streams, to + first, from + first, unit.channels * cells);
+  }
+  for (std::int64_t cell = 0; cell < cells; ++cell) {
+    write_numbers(job.streams, to + cell * channels + unit.first_channel,
+                  from + cell * input.channels + unit.first_channel, unit.channels);
   }
 }
 
 // Pools the unit's planes, which lie in `best`, with one size after another.
-template <class Nans, class S, bool with_argmax>
-void pool_sizes(const Stride1Params& params, const ChannelUnit& unit,
-                Stride1Scratch<S, with_argmax>& s) {
+template <int vectors, class Nans, class S, bool with_argmax>
+void pool_sizes(const Stride1Job& job, const ChannelUnit& unit, Stride1Scratch<S, with_argmax>& s) {
+  const Stride1Params& params = job.params;
   const std::int64_t cells = params.input.cells();
+  const auto write_argmax = [&](std::int64_t block) {
+    if constexpr (with_argmax) {
+      write_block<vectors>(job, unit, block, s.best.cells, params.argmax,
+                           reinterpret_cast<std::int32_t*>(s.widened.cells));
+    }
+  };
   number_cells(cells, s.best);
-  write_block(params, unit, 0, s.best);
+  copy_input<S>(job, unit);
+  write_argmax(0);
   std::int64_t size = 1;
   for (std::int32_t k = 0; k < params.num_kernels; ++k) {
     const std::int64_t kernel = params.kernel_sizes[k];
@@ -218,36 +259,52 @@ void pool_sizes(const Stride1Params& params, const ChannelUnit& unit,
       // where each of those came from.
       std::swap(s.before, s.best.cells);
       number_cells(cells, s.best);
-      widen_to<Nans>(params.input, 1, kernel - size + 1, s);
+      widen_to<vectors, Nans>(params.input, 1, kernel - size + 1, s);
       if (k > 0) look_up_cells<S>(cells, s.before, s.best.cells);
     } else {
-      widen_to<Nans>(params.input, size, kernel, s);
+      widen_to<vectors, Nans>(params.input, size, kernel, s);
     }
     size = kernel;
-    write_block(params, unit, k + 1, s.best);
+    write_block<vectors>(job, unit, k + 1, s.best.values, static_cast<S*>(params.output),
+                         reinterpret_cast<S*>(s.widened.values));
+    write_argmax(k + 1);
   }
 }
 
-template <class S, bool with_argmax>
-void pool_stride1_of(const Stride1Params& params, const ChannelUnit& unit, void* memory) {
+template <class S, int vectors, bool with_argmax>
+void pool_stride1_vectors(const Stride1Job& job, const ChannelUnit& unit, void* memory) {
+  const FeatureMap& input = job.params.input;
   Scratch scratch(memory);
-  Stride1Scratch<S, with_argmax> s(scratch, params);
-  const Span all_rows{0, static_cast<std::int32_t>(params.input.height)};
-  if (load_slab<1, S>(params.input, unit, all_rows, s.best.values)) {
-    pool_sizes<NansHandled>(params, unit, s);
+  Stride1Scratch<S, with_argmax> s(scratch, job);
+  const Span all_rows{0, static_cast<std::int32_t>(input.height)};
+  if (load_slab<vectors, S>(input, unit, all_rows, s.best.values)) {
+    pool_sizes<vectors, NansHandled>(job, unit, s);
   } else {
-    pool_sizes<NansAbsent>(params, unit, s);
+    pool_sizes<vectors, NansAbsent>(job, unit, s);
   }
+  if (job.streams) finish_streams();
 }
 
-std::size_t stride1_scratch(const Stride1Params& params) {
-  return scratch_of<Stride1Scratch>(params.input.dtype, params.argmax != nullptr, params);
+std::size_t stride1_scratch(const Stride1Job& job) {
+  return scratch_of<Stride1Scratch>(job.params.input.dtype, job.params.argmax != nullptr, job);
 }
 
-void pool_stride1(const Stride1Params& params, const ChannelUnit& unit, void* scratch) {
-  dispatch(params.input.dtype, params.argmax != nullptr, [&](auto storage, auto with_argmax) {
-    pool_stride1_of<decltype(storage), with_argmax>(params, unit, scratch);
-  });
+void pool_stride1(const Stride1Job& job, const ChannelUnit& unit, void* scratch) {
+  dispatch(job.params.input.dtype, job.params.argmax != nullptr,
+           [&](auto storage, auto with_argmax) {
+             using S = decltype(storage);
+             if constexpr (!with_argmax) {
+               if (unit.channels == tuning::kStride1Vectors * kLanes<S>) {
+                 return pool_stride1_vectors<S, tuning::kStride1Vectors, false>(job, unit, scratch);
+               }
+             }
+             ChannelUnit part = unit;
+             const std::int64_t end = unit.first_channel + unit.channels;
+             for (; part.first_channel < end; part.first_channel += kLanes<S>) {
+               part.channels = std::min<std::int64_t>(end - part.first_channel, kLanes<S>);
+               pool_stride1_vectors<S, 1, with_argmax>(job, part, scratch);
+             }
+           });
 }
 
 }  // namespace

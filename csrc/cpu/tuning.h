@@ -53,6 +53,12 @@ constexpr std::int64_t kCachedBytes = 8 * 1024 * 1024;
 // the first cache.
 constexpr std::int64_t kStageBytes = 4096;
 
+// ---- pooling with stride 1 ----
+
+// A wide unit of a channels_last map has this many vectors of channels, so that it reads and writes longer
+// runs, if it then takes no more than kSlabBytes.
+constexpr std::int64_t kStride1Vectors = 4;
+
 // ---- scatter ----
 
 // The sums of a unit's planes stay in a core's own cache up to this size.
