@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .cases import FRESH, READS, REUSED, Case, Target
+from .cases import FRESH, READS, REUSED, SCALING, SCALING_SECONDS, Case, Target, cases
 
 Row = dict[str, Any]
 Result = dict[str, Any]
@@ -44,8 +44,6 @@ def make_row(
     if reads:
         times["read"] = min((times[name] for name in reads), key=lambda time: time["median"])
     ours = times[FRESH]["median"]
-    # Nobody uses an op that is slower than what it replaces, so that is every case's target.
-    default = [Target(name, 1) for name, role in roles.items() if role in PEERS and name not in _against(case, FRESH)]
     floor = case.floor(device)
     row = {
         "case": case.name,
@@ -63,13 +61,8 @@ def make_row(
         "memory": {},
         "omitted": {},
     }
-    for target in [*default, *case.targets]:
-        judge(row, target)
+    judge(row, case)
     return row
-
-
-def _against(case: Case, ours: str) -> set[str]:
-    return {target.against for target in case.targets if target.ours == ours}
 
 
 def ratio(times: Mapping[str, Mapping[str, float]], name: str, ours: str = FRESH) -> float:
@@ -77,11 +70,28 @@ def ratio(times: Mapping[str, Mapping[str, float]], name: str, ours: str = FRESH
     return round(times[name]["median"] / times[ours]["median"], 4)
 
 
-def judge(row: Row, target: Target) -> None:
-    """Adds a target to a row, with the ratio that was reached, where both its sides were measured."""
+def judge(row: Row, case: Case) -> None:
+    """Sets a row's targets, each with the ratio that was reached, as far as both its sides were measured."""
     times = row["times"]
-    if target.against in times and target.ours in times:
-        row["targets"].append(asdict(target) | {"ratio": ratio(times, target.against, target.ours)})
+    own = {target.against for target in case.targets if target.ours == FRESH}
+    # Nobody uses an op that is slower than what it replaces, so that is every case's target.
+    targets = [Target(name, 1) for name, role in row["roles"].items() if role in PEERS and name not in own]
+    targets += case.targets
+    if "1 thread" in times and times["1 thread"]["median"] > SCALING_SECONDS:
+        targets.append(SCALING)
+    row["targets"] = [
+        asdict(target) | {"ratio": ratio(times, target.against, target.ours)}
+        for target in targets
+        if target.against in times and target.ours in times
+    ]
+
+
+def judge_again(result: Result) -> None:
+    """Holds the rows of a result to the targets, and gives them the reasons, that `cases` has now."""
+    known = {case.name: case for case in cases(result["device"])}
+    for row in result["rows"]:
+        if row["case"] in known:
+            judge(row, known[row["case"]])
 
 
 def missed(row: Row) -> list[dict[str, Any]]:

@@ -231,8 +231,7 @@ def test_compare_flags_a_planted_slow_down_and_nothing_else(suite, measured, tmp
 def test_readme_fills_the_place_between_its_markers(suite, measured, tmp_path):
     result = measured[0]
     results, readme = tmp_path / "results", tmp_path / "README.md"
-    results.mkdir()
-    (results / "cpu.json").write_text(json.dumps(result))
+    saved = suite.report.save(result, results)
     (results / "gpu-check.json").write_text('{"hardware": "a report of another kind"}')
     around = "# before\n<!-- benchmarks:begin -->{}<!-- benchmarks:end -->\nafter\n"
     readme.write_text(around.format("\nold\n"))
@@ -248,10 +247,21 @@ def test_readme_fills_the_place_between_its_markers(suite, measured, tmp_path):
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {row['case']} |")]
         assert line.endswith("| not yet measured |")
     assert suite.main(command) == 0 and readme.read_text() == text
+    assert json.loads(saved.read_text()) == result
+
+    # Targets and reasons are today's, whenever the times were measured.
+    later = copy.deepcopy(result)
+    row = next(row for row in later["rows"] if row["threads"] == 2 and "torch" in row["times"])
+    row["times"]["torch"]["median"], row["targets"] = 1e-9, []
+    suite.report.save(later, results)
+    assert suite.main(command) == 0
+    assert f"{row['case']}, on 2 threads: 'torch' takes" in readme.read_text()
+    targets = [target for row in json.loads(saved.read_text())["rows"] for target in row["targets"]]
+    assert [target["against"] for target in targets if target["ratio"] < 1e-3] == ["torch"]
 
     gpu = copy.deepcopy(result) | {"device": "cuda", "hardware": "a GPU"}
     gpu["rows"] = [row | {"threads": None} for row in rows]
-    (results / "gpu.json").write_text(json.dumps(gpu))
+    suite.report.save(gpu, results)
     assert suite.main(command) == 0
     text = readme.read_text()
     assert "not yet measured" not in text and "a GPU" in text
