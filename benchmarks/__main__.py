@@ -199,7 +199,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="only the small cases")
     parser.add_argument("--threads", type=_threads, default=sorted({1, torch.get_num_threads()}), metavar="1,2")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile of the peers, which takes minutes")
+    parser.add_argument(
+        "--compile",
+        type=float,
+        nargs="?",
+        default=0.0,
+        const=3600.0,
+        metavar="SECONDS",
+        help="also torch.compile of the peers, which takes minutes; of no further one after so long",
+    )
     parser.add_argument("--filter", action="append", default=[], metavar="WORD", help="only cases named so; may repeat")
     parser.add_argument("--resume", action="store_true", help="keep what --output has of this commit, measure the rest")
     parser.add_argument("--turns", type=int, default=15, help="of each function (default: %(default)s)")

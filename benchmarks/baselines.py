@@ -21,8 +21,10 @@ Everybody pools the same numbers, and what a peer returns is compared with spp_e
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -41,6 +43,9 @@ from .engines import Pool, engines
 
 SAMPLED_REGIONS = 50
 PART = 64  # the contender "64th" does one part of the work of so many
+
+TAKES_OUT = "out" in inspect.signature(spp_ext.spatial_pyramid_pool).parameters
+_compiling = 0.0  # seconds so far, in this process
 
 Role = Literal["ours", "peer", "engine", "own", "floor"]
 
@@ -184,19 +189,28 @@ def _floors(case: Case, device: str) -> Iterator[tuple[str, Callable[[], object]
         yield "launch", lambda: torch.cuda._sleep(0)
 
 
-def _compiled(pool: Pool) -> Pool:
+def _compiled(pool: Pool, compile_seconds: float) -> Pool:
+    if _compiling > compile_seconds:
+        raise RuntimeError(f"not compiled, {compile_seconds:.0f} s were spent on others")
     torch.compiler.reset()  # all cases share one code object, and torch.compile recompiles it a limited number of times
     return torch.compile(pool, dynamic=False)
 
 
 def contenders(
-    case: Case, device: str = "cpu", compile: bool = False, against_engines: bool = True
+    case: Case, device: str = "cpu", compile_seconds: float = 0.0, against_engines: bool = True
 ) -> tuple[dict[str, Contender], dict[str, str]]:
-    """Everybody who runs in a case, spp_ext first, and why peers that were asked for do not.
+    """Everybody who runs in a case, spp_ext first, and why others do not.
+
+    Args:
+        case: which.
+        device: "cpu" or "cuda".
+        compile_seconds: how long this process may take to compile peers, over all cases; 0 compiles none.
+        against_engines: whether OpenVINO and ONNX Runtime run, where they are installed.
 
     Raises:
         RuntimeError: a peer's result is not spp_ext's.
     """
+    global _compiling
     rois = boxes(case, device)
     found = {FRESH: Contender(step(case, ours(case, rois), device), "ours")}
     omitted: dict[str, str] = {}
@@ -209,7 +223,9 @@ def contenders(
             got = pool(map.contiguous() if case.layout == "contiguous" else map)
             run = step(case, pool, device, len(got))
             run()
-        except Exception as error:  # a peer that fails is listed as omitted, and the others are measured
+        except Exception as error:  # another that fails is listed as omitted, and the rest are measured
+            if role == "own":
+                raise
             omitted[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             return False
         rows = rows.to(device) if isinstance(rows, Tensor) else rows
@@ -218,12 +234,14 @@ def contenders(
         found[name] = Contender(run, role, len(got) / len(expected))
         return True
 
-    if device == "cpu" and case.has_fixed_buffers:
+    if device == "cpu" and case.has_fixed_buffers and TAKES_OUT:
         add(REUSED, "own", case, lambda: ours(case, rois, torch.empty_like(expected)))
     for name, pool, rows in _peers(case, rois):
         worked = add(name, "peer", case, lambda pool=pool: pool, rows)
-        if worked and compile and case.dtype == "float32" and name != "torch slices":
-            add(f"{name} compiled", "peer", case, lambda pool=pool: _compiled(pool), rows)
+        if worked and compile_seconds and case.dtype == "float32" and name != "torch slices":
+            start = time.perf_counter()
+            add(f"{name} compiled", "peer", case, lambda pool=pool: _compiled(pool, compile_seconds), rows)
+            _compiling += time.perf_counter() - start
         if worked:
             break
     if device == "cpu" and against_engines:

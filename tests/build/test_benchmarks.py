@@ -44,7 +44,7 @@ def measured(tmp_path_factory):
     return json.loads(path.read_text()), done, folder
 
 
-def test_a_result_says_what_was_measured_and_on_what(measured):
+def test_a_result_says_what_was_measured_and_on_what(baselines, measured):
     result, done, folder = measured
     assert {"hardware", "device", "versions", "instruction_set", "commit", "date", "threads", "rows"} <= set(result)
     assert result["versions"]["torch"] == torch.__version__
@@ -59,6 +59,8 @@ def test_a_result_says_what_was_measured_and_on_what(measured):
         assert "peer" in row["roles"].values() and row["roles"][row["floor"]] == "floor"
         for time in row["times"].values():
             assert 0 < time["p10"] <= time["median"] <= time["p90"] and time["calls"] >= 1
+        if row["kind"] == "forward":
+            assert ("out=" in row["times"]) == baselines.TAKES_OUT
         if row["kind"] != "forward + backward":
             assert row["memory"]["spp_ext"]["extra"] >= 0
         assert row["case"] in done.stdout and row["case"] in done.stderr  # the table, and the progress
