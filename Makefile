@@ -40,7 +40,7 @@ bench: $(LIBRARY)  ## time it against torch and the floors: 5 minutes, results i
 	$(PY) -m benchmarks --threads 1,2 $(ARGS)
 
 bench-peers: $(LIBRARY) .venv-peers/.ready  ## against all peers: 20 minutes, results in benchmarks/results
-	.venv-peers/bin/python -m benchmarks --threads 1,2 --seconds 1 --compile --output benchmarks/results $(ARGS)
+	.venv-peers/bin/python -m benchmarks --threads 1,2 --compile --output benchmarks/results $(ARGS)
 
 lint: .venv/.ready  ## check style and types
 	$(PY) -m ruff check .
