@@ -155,7 +155,7 @@ BINS_OF_SMALL_PLANES = (
 MEMORY_BUS = "both threads wait for one memory bus, and the system clears the pages of a fresh result"
 SCATTERED = "the backward pass adds 26 million numbers to cells in no order, and reads the argmax that forward wrote"
 ARGMAX_WRITES = "an argmax doubles what is written"
-WINDOWS = "each region reads its window, several times the bytes of its row of the output"
+WINDOWS = "the window of a region holds several times the bytes of its row of the output"
 
 SCALING = Target("1 thread", 1.6, reason=MEMORY_BUS)  # for two threads, ...
 SCALING_SECONDS = 1e-3  # ... where one takes longer than this
