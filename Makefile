@@ -4,7 +4,7 @@ PYTHON ?= python3
 # One known torch rather than today's newest, so that runs compare: make TORCH=torch==2.11.0 test, in a fresh .venv.
 TORCH ?= torch==2.13.0
 # Three equals signs select torch's ordinary build, which is the one that torchvision's ordinary wheel fits.
-PEERS ?= torch===2.13.0 torchvision ultralytics-opencv-headless
+PEERS ?= torch===2.14.1 torchvision===0.29.1 ultralytics-opencv-headless openvino==2026.4.* onnxruntime onnx
 ARGS ?=
 
 PY := .venv/bin/python
@@ -33,14 +33,14 @@ test: $(LIBRARY)  ## run the tests
 test-integration: $(LIBRARY) .venv/.integration  ## run the tests against ONNX and inductor, and those that take minutes
 	$(PY) -m pytest -q -m integration $(ARGS)
 
-test-peers: $(LIBRARY) .venv-peers/.ready  ## run the tests against torchvision and ultralytics
+test-peers: $(LIBRARY) .venv-peers/.ready  ## run the tests against torchvision, ultralytics and engines
 	.venv-peers/bin/python -m pytest -q -m peers $(ARGS)
 
 bench: $(LIBRARY)  ## time it against torch and the floors: 5 minutes, results in build/benchmarks
 	$(PY) -m benchmarks --threads 1,2 $(ARGS)
 
-bench-peers: $(LIBRARY) .venv-peers/.ready  ## against torchvision too: 15 minutes, results in benchmarks/results
-	.venv-peers/bin/python -m benchmarks --threads 1,2 --output benchmarks/results $(ARGS)
+bench-peers: $(LIBRARY) .venv-peers/.ready  ## against all peers: 20 minutes, results in benchmarks/results
+	.venv-peers/bin/python -m benchmarks --threads 1,2 --compile --output benchmarks/results $(ARGS)
 
 lint: .venv/.ready  ## check style and types
 	$(PY) -m ruff check .
@@ -94,7 +94,7 @@ clean:  ## remove what was built; the environment stays until rm -r .venv
 	@touch $@
 
 # The peers' torch is another build, beside which the library that is already built runs as it is.
-.venv-peers/.ready: | .venv/.ready
+.venv-peers/.ready: Makefile | .venv/.ready
 	@echo 'Setting up .venv-peers: gigabytes, so the first time takes a while.'
 	$(PY) -m venv .venv-peers
 	@echo '*' > .venv-peers/.gitignore

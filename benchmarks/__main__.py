@@ -23,13 +23,11 @@ from spp_ext.cli.timing import interleaved_samples
 
 from . import measure, overhead, report, sppnet
 from .baselines import contenders
-from .cases import WITH_BACKWARD, Case, cases
+from .cases import FRESH, WITH_BACKWARD, Case, cases
 from .commit import commit, is_exact
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"  # the committed ones
-SCALING_SECONDS = 1e-3  # calls that take one thread longer than this ...
-SCALING = 1.8  # ... should be at least so many times as fast on two threads
 INSTRUCTIONS = (  # `instructions` counts the cases whose names end so
     "overhead: 1x1x8x8 forward",
     "224 px: 1x256x13x13 forward",
@@ -56,7 +54,7 @@ def _about(device: str) -> report.Result:
         "versions": {
             "spp_ext": spp_ext.__version__,
             "torch": torch.__version__,
-            "torchvision": _version("torchvision"),
+            **{package: _version(package) for package in ("torchvision", "openvino", "onnxruntime")},
             "cuda": torch.version.cuda,
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -81,14 +79,11 @@ def _measure(case: Case, device: str, threads: int | None, options: argparse.Nam
     return row
 
 
-def _add_scaling(row: report.Row, alone: report.Row) -> None:
+def _add_scaling(row: report.Row, alone: report.Row, case: Case) -> None:
     """Sets the time of one thread beside that of two."""
-    one, two = alone["times"]["spp_ext"], row["times"]["spp_ext"]
-    row["ratios"]["1 thread"] = round(one["median"] / two["median"], 4)
-    row["times"]["1 thread"], row["roles"]["1 thread"] = one, "own"
-    if one["median"] > SCALING_SECONDS:
-        row["targets"]["1 thread"] = SCALING
-        row["missed"] += ["1 thread"] if row["ratios"]["1 thread"] < SCALING else []
+    row["times"]["1 thread"], row["roles"]["1 thread"] = alone["times"][FRESH], "own"
+    row["ratios"]["1 thread"] = report.ratio(row["times"], "1 thread")
+    report.judge(row, case)
 
 
 def _rows_so_far(result: report.Result, folder: Path) -> list[report.Row]:
@@ -135,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
             if threads == 1:
                 alone = row
             elif threads == 2 and alone is not None:
-                _add_scaling(row, alone)
+                _add_scaling(row, alone, case)
             result["rows"].append(row)
         report.save(result, options.output)  # a run that is cut off has measured something
     progress(len(chosen), len(chosen), "measuring memory" if device == "cpu" else "")
@@ -204,7 +199,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="only the small cases")
     parser.add_argument("--threads", type=_threads, default=sorted({1, torch.get_num_threads()}), metavar="1,2")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile of the peers, which takes minutes")
+    parser.add_argument(
+        "--compile",
+        type=float,
+        nargs="?",
+        default=0.0,
+        const=3600.0,
+        metavar="SECONDS",
+        help="also torch.compile of the peers, which takes minutes; of no further one after so long",
+    )
     parser.add_argument("--filter", action="append", default=[], metavar="WORD", help="only cases named so; may repeat")
     parser.add_argument("--resume", action="store_true", help="keep what --output has of this commit, measure the rest")
     parser.add_argument("--turns", type=int, default=15, help="of each function (default: %(default)s)")
@@ -240,8 +243,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         picture = options.chart or options.readme.parent / "docs" / "benchmarks.png"
         try:
             results = report.load(options.results)
+            for result in results.values():
+                report.judge_again(result)
             section = report.readme_section(results, os.path.relpath(picture, options.readme.parent))
             report.chart(picture, list(results.values()))
+            for result in results.values():
+                report.save(result, options.results)
             report.write_sections(options.readme, {"benchmarks": section, **sppnet.sections(options.results)})
         except (ValueError, ImportError, OSError) as error:
             print(f"benchmarks: {error}", file=sys.stderr)

@@ -1,15 +1,18 @@
 """Who runs in a case: spp_ext, the peers that compute the same, spp_ext on other terms, and the floors.
 
-    peers   torch           F.adaptive_max_pool2d at every level, then cat; F.max_pool2d of every kernel size, then cat
+    ours    spp_ext         the result in fresh memory
+    peers   torch           F.adaptive_max_pool2d at every level, then cat; a chain of F.max_pool2d, then cat
             torchvision     torchvision.ops.roi_pool at every level, then cat; float32 only
             torch slices    "torch" on the slice of each region, where torchvision is missing or has no such kernel;
                             on a sample of the regions, its time scaled up
-            ... compiled    torch.compile of one of these
-    own     values only     the same without an argmax
+            ... compiled    torch.compile of one of these, in float32
+            OpenVINO, ONNX Runtime   see `engines`; CPU
+    own     out=            the result in a tensor that is there, as the engines have it; CPU
+            values only     the same without an argmax
             float32         the same in float32
             64th            the same on a 64th of the batch or the regions, its time scaled up
-    floors  amax            x.amax((2, 3)): every cell read once
-            fill, full      the output written once, into memory that is there, or fresh
+    floors  read            every cell read once, in memory's order: the quickest of sum, amax and NumPy's max
+            refill, fresh   the output written once, into memory that is there, or fresh
             copy            a copy that moves as many bytes as the case must
             launch          a kernel that does nothing (CUDA)
 
@@ -18,12 +21,12 @@ Everybody pools the same numbers, and what a peer returns is compared with spp_e
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -35,22 +38,24 @@ import spp_ext
 from spp_ext import reference
 from spp_ext.cli.composition import STRIDE, compose, loop_over_slices
 
-from .cases import FORWARD, LEVELS, WITH_BACKWARD, Case, proposals
-
-Pool = Callable[[Tensor], Tensor]
+from .cases import FORWARD, FRESH, LEVELS, READS, REUSED, WITH_BACKWARD, Case, proposals
+from .engines import Pool, engines
 
 SAMPLED_REGIONS = 50
 PART = 64  # the contender "64th" does one part of the work of so many
-COMPILE_SECONDS = 150.0  # no further function is compiled after so long in one process
-_compiling = 0.0
+
+TAKES_OUT = "out" in inspect.signature(spp_ext.spatial_pyramid_pool).parameters
+_compiling = 0.0  # seconds so far, in this process
+
+Role = Literal["ours", "peer", "engine", "own", "floor"]
 
 
 @dataclass(frozen=True)
 class Contender:
     """A function to time."""
 
-    run: Callable[[], Tensor]
-    role: Literal["ours", "peer", "own", "floor"]
+    run: Callable[[], object]
+    role: Role
     share: float = 1.0  # of the case's work that one call does
 
 
@@ -99,20 +104,28 @@ def step(case: Case, pool: Pool, device: str, rows: int | None = None) -> Callab
     return run
 
 
-def ours(case: Case, rois: Tensor | None) -> Pool:
-    """spp_ext's op for a case, over the whole map if there are no boxes."""
+def ours(case: Case, rois: Tensor | None, out: Tensor | None = None) -> Pool:
+    """spp_ext's op for a case, over the whole map if there are no boxes, into ``out`` if there is one."""
+    words = {} if out is None else {"out": out}
     if case.kernel_sizes:
-        return lambda map: spp_ext.ops.multi_kernel_max_pool2d(map, case.kernel_sizes)
+        return lambda map: spp_ext.ops.multi_kernel_max_pool2d(map, case.kernel_sizes, **words)
     if rois is None:
-        return lambda map: spp_ext.spatial_pyramid_pool(map, LEVELS)
-    return lambda map: spp_ext.roi_spatial_pyramid_pool(map, rois, LEVELS, 1 / STRIDE)
+        return lambda map: spp_ext.spatial_pyramid_pool(map, LEVELS, **words)
+    return lambda map: spp_ext.roi_spatial_pyramid_pool(map, rois, LEVELS, 1 / STRIDE, **words)
+
+
+def chained(map: Tensor, sizes: Sequence[int]) -> Tensor:
+    """A map beside its stride-1 pools, each pooled from the one before: torch's quickest form, and YOLO's."""
+    parts = [map]
+    for size in sizes:
+        parts.append(F.max_pool2d(parts[-1], size, 1, size // 2))
+    return torch.cat(parts, 1)
 
 
 def _peers(case: Case, rois: Tensor | None) -> Iterator[tuple[str, Pool, Tensor | slice]]:
     """Name, function, and which rows of the output it computes, the best peer first."""
     if case.kernel_sizes:
-        pools = [partial(F.max_pool2d, kernel_size=size, stride=1, padding=size // 2) for size in case.kernel_sizes]
-        yield "torch", lambda map: torch.cat([map, *(pool(map) for pool in pools)], 1), slice(None)
+        yield "torch", lambda map: chained(map, case.chain), slice(None)
         return
     if rois is None:
         yield "torch", lambda map: compose(map, LEVELS), slice(None)
@@ -140,78 +153,101 @@ def _peers(case: Case, rois: Tensor | None) -> Iterator[tuple[str, Pool, Tensor 
 
 
 def _own(case: Case, rois: Tensor | None, device: str) -> Iterator[tuple[str, Contender]]:
-    """spp_ext on the other terms that the case's targets name."""
-    if "values only" in case.targets:
+    """spp_ext into memory that is there, and on the other terms that the case's targets name."""
+    named = {target.against for target in case.targets}
+    if "values only" in named:
         yield "values only", Contender(step(replace(case, kind=FORWARD), ours(case, rois), device), "own")
-    if "float32" in case.targets:
+    if "float32" in named:
         yield "float32", Contender(step(replace(case, dtype="float32"), ours(case, rois), device), "own")
-    if "64th" in case.targets and rois is not None:
+    if "64th" in named and rois is not None:
         part = rois[: len(rois) // PART]
         yield "64th", Contender(step(case, ours(case, part), device, len(part)), "own", len(part) / len(rois))
-    elif "64th" in case.targets:
+    elif "64th" in named:
         part = replace(case, shape=(case.shape[0] // PART, *case.shape[1:]))
         yield "64th", Contender(step(part, ours(part, None), device), "own", part.shape[0] / case.shape[0])
 
 
-def _floors(case: Case, device: str) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+def _reads(map: Tensor) -> dict[str, Callable[[], object]]:
+    """Ways to read every byte of a map once, as float32 whatever its type: 16-bit reductions wait for arithmetic."""
+    cells = map.as_strided((map.numel(),), (1,)).view(torch.float32)  # in memory's order, whatever the layout
+    return dict(zip(READS, (cells.sum, cells.amax, cells.numpy().max), strict=True))
+
+
+def _floors(case: Case, device: str) -> Iterator[tuple[str, Callable[[], object]]]:
     dtype = getattr(torch, case.dtype)
-    if case.writes_more:
-        outputs = _rotating(lambda: torch.empty(case.output_shape, dtype=dtype, device=device), device)
-        yield "fill", lambda: outputs().fill_(1)
-        yield "full", lambda: torch.full(case.output_shape, 1.0, dtype=dtype, device=device)
+    if case.floor(device) == "read":
+        yield from _reads(_maps(case, device, gradient=False)()).items()
+    elif case.floor(device) == "copy":
+        sources = _rotating(lambda: torch.ones(case.bytes // 8, device=device), device)  # 4 bytes read, 4 written
+        target = sources().clone()
+        yield "copy", lambda: target.copy_(sources())
     else:
-        maps = _maps(case, device, gradient=False)
-        yield "amax", lambda: maps().amax((2, 3))
-    sources = _rotating(lambda: torch.ones(case.bytes // 8, device=device), device)  # 4 bytes read, 4 written
-    target = sources().clone()
-    yield "copy", lambda: target.copy_(sources())
+        outputs = _rotating(lambda: torch.empty(case.output_shape, dtype=dtype, device=device), device)
+        yield "refill", lambda: outputs().fill_(1)
+        yield "fresh", lambda: torch.full(case.output_shape, 1.0, dtype=dtype, device=device)
     if device == "cuda":
         yield "launch", lambda: torch.cuda._sleep(0)
 
 
-def _compiled(pool: Pool) -> Pool:
-    if _compiling > COMPILE_SECONDS:
-        raise RuntimeError(f"not compiled, {COMPILE_SECONDS:.0f} s were spent on others")
+def _compiled(pool: Pool, compile_seconds: float) -> Pool:
+    if _compiling > compile_seconds:
+        raise RuntimeError(f"not compiled, {compile_seconds:.0f} s were spent on others")
     torch.compiler.reset()  # all cases share one code object, and torch.compile recompiles it a limited number of times
     return torch.compile(pool, dynamic=False)
 
 
-def contenders(case: Case, device: str = "cpu", compile: bool = False) -> tuple[dict[str, Contender], dict[str, str]]:
-    """Everybody who runs in a case, spp_ext first, and why peers that were asked for do not.
+def contenders(
+    case: Case, device: str = "cpu", compile_seconds: float = 0.0, against_engines: bool = True
+) -> tuple[dict[str, Contender], dict[str, str]]:
+    """Everybody who runs in a case, spp_ext first, and why others do not.
+
+    Args:
+        case: which.
+        device: "cpu" or "cuda".
+        compile_seconds: how long this process may take to compile peers, over all cases; 0 compiles none.
+        against_engines: whether OpenVINO and ONNX Runtime run, where they are installed.
 
     Raises:
         RuntimeError: a peer's result is not spp_ext's.
     """
     global _compiling
     rois = boxes(case, device)
-    found = {"spp_ext": Contender(step(case, ours(case, rois), device), "ours")}
+    found = {FRESH: Contender(step(case, ours(case, rois), device), "ours")}
     omitted: dict[str, str] = {}
     map = _maps(case, device, gradient=False)()
     expected = ours(case, rois)(map)
 
-    def add(name: str, make: Callable[[], Pool], rows: Tensor | slice) -> bool:
+    def add(name: str, role: Role, case: Case, make: Callable[[], Pool], rows: Tensor | slice = slice(None)) -> bool:
         try:
             pool = make()
-            got = pool(map)
+            got = pool(map.contiguous() if case.layout == "contiguous" else map)
             run = step(case, pool, device, len(got))
             run()
-        except Exception as error:  # a peer that fails is listed as omitted, and the others are measured
+        except Exception as error:  # another that fails is listed as omitted, and the rest are measured
+            if role == "own":
+                raise
             omitted[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             return False
         rows = rows.to(device) if isinstance(rows, Tensor) else rows
         if not torch.equal(got, expected[rows]):
             raise RuntimeError(f"{case.name}: {name} and spp_ext differ")
-        found[name] = Contender(run, "peer", len(got) / len(expected))
+        found[name] = Contender(run, role, len(got) / len(expected))
         return True
 
+    if device == "cpu" and case.has_fixed_buffers and TAKES_OUT:
+        add(REUSED, "own", case, lambda: ours(case, rois, torch.empty_like(expected)))
     for name, pool, rows in _peers(case, rois):
-        worked = add(name, lambda pool=pool: pool, rows)
-        if worked and compile and (case.dtype, case.layout) == ("float32", "contiguous") and name != "torch slices":
+        worked = add(name, "peer", case, lambda pool=pool: pool, rows)
+        if worked and compile_seconds and case.dtype == "float32" and name != "torch slices":
             start = time.perf_counter()
-            add(f"{name} compiled", lambda pool=pool: _compiled(pool), rows)
+            add(f"{name} compiled", "peer", case, lambda pool=pool: _compiled(pool, compile_seconds), rows)
             _compiling += time.perf_counter() - start
         if worked:
             break
+    if device == "cpu" and against_engines:
+        for name, engine in engines(case):
+            given = replace(case, layout="contiguous")
+            add(name, "engine", given, lambda engine=engine, given=given: engine(given, rois))
     found.update(_own(case, rois, device))
     found.update((name, Contender(run, "floor")) for name, run in _floors(case, device))
     return found, omitted

@@ -1,4 +1,4 @@
-"""``pytest benchmarks --benchmark-only``: the suite's small cases, each a group of ours, the best peer and the floor.
+"""``pytest benchmarks --benchmark-only``: the suite's small cases, each a group of ours, the best peer and a floor.
 
 ``extra_info`` says who they are, and which share of the work a loop over slices did.
 """
@@ -22,9 +22,7 @@ def _contenders(name):
 @pytest.mark.parametrize("name", CASES)
 def test_pooling(benchmark, name, role):
     found = _contenders(name)
-    chosen = CASES[name].floor("cpu")
-    if role != "floor":
-        chosen = next(who for who, it in found.items() if it.role == role)
+    chosen = next(who for who, it in found.items() if it.role == role)
     benchmark.group = name
     benchmark.extra_info |= {"contender": chosen, "bytes": CASES[name].bytes, "share": found[chosen].share}
     benchmark(found[chosen].run)

@@ -21,6 +21,7 @@ from .cases import WITH_ARGMAX, WITH_BACKWARD, Case, cases
 
 MOST_CALLS = 20  # in one turn on a GPU, because its queue must hold the kernels of all of them
 QUEUE_SECONDS = 0.2  # the GPU is held up no longer than this
+REST_SECONDS = 0.01  # between turns on the CPU
 CYCLES_PER_SECOND = 2_000_000_000  # of a GPU's clock, roughly
 
 
@@ -69,8 +70,15 @@ def settle_malloc() -> None:
         mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
-TURNS = {"cpu": one_turn, "cuda": device_turn}
-WAITING_TURNS = {"cpu": one_turn, "cuda": waiting_turn}
+def rested_turn(function: Callable[[], object], seconds: float) -> list[float]:
+    """`one_turn`, once the threads of the function before are asleep: OpenMP's spin for milliseconds after a call."""
+    if torch.get_num_threads() > 1:
+        time.sleep(REST_SECONDS)
+    return one_turn(function, seconds)
+
+
+TURNS = {"cpu": rested_turn, "cuda": device_turn}
+WAITING_TURNS = {"cpu": rested_turn, "cuda": waiting_turn}
 
 
 def spread(samples: Sequence[float], share: float = 1.0) -> dict[str, float]:
@@ -173,7 +181,8 @@ def cpu_memory_here(threads: int, quick: bool, words: Sequence[str]) -> dict[str
     torch.ones(1 << 20).add_(1)  # starts the threads
     chosen = [case for case in cases("cpu", quick) if not words or any(word in case.name for word in words)]
     # Backward passes are left out, because their peak includes everything that the forward pass leaves behind.
-    return {case.name: memory(case, "cpu", contenders(case)[0]) for case in chosen if case.kind != WITH_BACKWARD}
+    measured = [case for case in chosen if case.kind != WITH_BACKWARD]
+    return {case.name: memory(case, "cpu", contenders(case, against_engines=False)[0]) for case in measured}
 
 
 def cpu_memory(threads: int, quick: bool, words: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:

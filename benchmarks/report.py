@@ -9,10 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .cases import Case
+from .cases import FRESH, READS, REUSED, SCALING, SCALING_SECONDS, Case, Target, cases
 
 Row = dict[str, Any]
 Result = dict[str, Any]
+
+PEERS = ("peer", "engine")  # roles of those whom a user has instead
+OTHER_TERMS = ("values only", "float32", "64th")  # on which spp_ext is measured too
+FLOORS = ("read", "fresh", "refill", "copy")
 
 NOISE = 0.05  # `compare` ignores a smaller change, however narrow the spread
 
@@ -35,28 +39,64 @@ def make_row(
         roles: contender -> `baselines.Contender.role`.
         sampled: contender -> the share of the work it did, if not all.
     """
-    ours = times["spp_ext"]["median"]
-    ratios = {name: round(time["median"] / ours, 4) for name, time in times.items() if name != "spp_ext"}
-    # Nobody uses an op that is slower than what it replaces, so that is every case's target.
-    targets = {name: 1.0 for name, role in roles.items() if role == "peer"} | dict(case.targets)
+    times = dict(times)
+    reads = [name for name in READS if name in times]
+    if reads:
+        times["read"] = min((times[name] for name in reads), key=lambda time: time["median"])
+    ours = times[FRESH]["median"]
     floor = case.floor(device)
-    return {
+    row = {
         "case": case.name,
         **{name: value for name, value in asdict(case).items() if name != "targets"},
         "threads": threads,
         "bytes": case.bytes,
-        "times": dict(times),  # seconds
-        "roles": dict(roles),
+        "times": times,  # seconds
+        "roles": dict(roles) | ({"read": "floor"} if reads else {}),
         "sampled": dict(sampled),
-        "ratios": ratios,  # a contender's time / ours
+        "ratios": {name: ratio(times, name) for name in times if name != FRESH},  # a contender's time / ours
         "floor": floor,
-        "floor_fraction": ratios[floor],
+        "floor_fraction": ratio(times, floor),
         "gigabytes_per_second": round(case.bytes / ours / 1e9, 3),
-        "targets": targets,  # least ratios
-        "missed": [name for name, least in targets.items() if name in ratios and ratios[name] < least],
+        "targets": [],
         "memory": {},
         "omitted": {},
     }
+    judge(row, case)
+    return row
+
+
+def ratio(times: Mapping[str, Mapping[str, float]], name: str, ours: str = FRESH) -> float:
+    """A contender's time / ours."""
+    return round(times[name]["median"] / times[ours]["median"], 4)
+
+
+def judge(row: Row, case: Case) -> None:
+    """Sets a row's targets, each with the ratio that was reached, as far as both its sides were measured."""
+    times = row["times"]
+    own = {target.against for target in case.targets if target.ours == FRESH}
+    # Nobody uses an op that is slower than what it replaces, so that is every case's target.
+    targets = [Target(name, 1) for name, role in row["roles"].items() if role in PEERS and name not in own]
+    targets += case.targets
+    if "1 thread" in times and times["1 thread"]["median"] > SCALING_SECONDS:
+        targets.append(SCALING)
+    row["targets"] = [
+        asdict(target) | {"ratio": ratio(times, target.against, target.ours)}
+        for target in targets
+        if target.against in times and target.ours in times
+    ]
+
+
+def judge_again(result: Result) -> None:
+    """Holds the rows of a result to the targets, and gives them the reasons, that `cases` has now."""
+    known = {case.name: case for case in cases(result["device"])}
+    for row in result["rows"]:
+        if row["case"] in known:
+            judge(row, known[row["case"]])
+
+
+def missed(row: Row) -> list[dict[str, Any]]:
+    """The targets that a row misses."""
+    return [target for target in row["targets"] if target["ratio"] < target["least"]]
 
 
 # ---- the table ---------------------------------------------------------------------------------------------
@@ -70,28 +110,51 @@ def _factor(ratio: float) -> str:
     return f"{ratio:.3g}x" if ratio < 1000 else f"{ratio:,.0f}x"
 
 
+def _star(row: Row, name: str, ours: str = FRESH) -> str:
+    return "*" * any((target["against"], target["ours"]) == (name, ours) for target in missed(row))
+
+
 def _ratio(row: Row, name: str) -> str:
+    """The ratio to our fresh result, and of an engine to our reused one too."""
     if name not in row["ratios"]:
         return "-"
-    return ("~" if name in row["sampled"] else "") + _factor(row["ratios"][name]) + "*" * (name in row["missed"])
+    text = ("~" if name in row["sampled"] else "") + _factor(row["ratios"][name]) + _star(row, name)
+    if row["roles"][name] == "engine" and REUSED in row["times"]:
+        text += f" ({_factor(ratio(row['times'], name, REUSED))}{_star(row, name, REUSED)})"
+    return text
+
+
+def _floor(row: Row, name: str) -> str:
+    """How much of our time a floor takes; a refill, of the time with a reused result."""
+    ours = REUSED if name == "refill" else FRESH
+    if not {name, ours} <= set(row["times"]) or name not in (row["floor"], "refill"):
+        return "-"
+    return f"{ratio(row['times'], name, ours):.0%}{_star(row, name, ours)}"
 
 
 def peers(rows: Iterable[Row]) -> list[str]:
-    """The peers of all rows, in the order in which they first appear."""
-    return list(dict.fromkeys(name for row in rows for name, role in row["roles"].items() if role == "peer"))
+    """The peers and engines of all rows, in the order in which they first appear, the peers first."""
+    return [
+        name
+        for role in PEERS
+        for name in dict.fromkeys(name for row in rows for name, its in row["roles"].items() if its == role)
+    ]
 
 
 def table(rows: Sequence[Row]) -> list[list[str]]:
     """A heading and one line of cells for each row."""
     names = peers(rows)
-    lines = [["case", "threads", "ms", *names, "1 thread", "floor", "of floor", "GB/s", "extra MB"]]
+    floors = [name for name in FLOORS if any(_floor(row, name) != "-" for row in rows)]
+    lines = [["case", "threads", "ms", "out= ms", *names, "1 thread", "other terms", *floors, "GB/s", "extra MB"]]
     for row in rows:
-        extra = row["memory"].get("spp_ext", {}).get("extra")
-        fraction = f"{row['floor_fraction']:.0%}{'*' if set(row['missed']) - {*names, '1 thread'} else ''}"
-        cells = [row["case"], str(row["threads"] or "-"), _time(row["times"]["spp_ext"]["median"])]
+        extra = row["memory"].get(FRESH, {}).get("extra")
+        cells = [row["case"], str(row["threads"] or "-")]
+        cells += [_time(row["times"][name]["median"]) if name in row["times"] else "-" for name in (FRESH, REUSED)]
         cells += [_ratio(row, name) for name in [*names, "1 thread"]]
-        cells += [row["floor"], fraction, f"{row['gigabytes_per_second']:.3g}"]
-        lines.append([*cells, "-" if extra is None else f"{extra / 1e6:.2f}"])
+        cells += [", ".join(f"{_ratio(row, name)} {name}" for name in OTHER_TERMS if name in row["times"]) or "-"]
+        cells += [_floor(row, name) for name in floors]
+        cells += [f"{row['gigabytes_per_second']:.3g}", "-" if extra is None else f"{extra / 1e6:.2f}"]
+        lines.append(cells)
     return lines
 
 
@@ -100,12 +163,13 @@ def _place(row: Row) -> str:
 
 
 def misses(rows: Iterable[Row]) -> list[str]:
-    """One sentence for each target that a row misses."""
+    """One sentence for each target that a row misses, with the reason."""
     return [
-        f"{_place(row)}: {name!r} takes {_factor(row['ratios'][name])} our time, the target is {_factor(least)}"
+        f"{_place(row)}: {target['against']!r} takes {_factor(target['ratio'])} our time"
+        f"{' with out=' * (target['ours'] == REUSED)}, the target is {_factor(target['least'])}"
+        f"{': ' * bool(target['reason'])}{target['reason']}"
         for row in rows
-        for name, least in row["targets"].items()
-        if name in row["missed"]
+        for target in missed(row)
     ]
 
 
@@ -121,10 +185,13 @@ def _escaped(text: str) -> str:
 
 
 LEGEND = (
-    "ms: median of spp_ext. Under a peer's name: its time / ours, both medians of one interleaved run; ~ where it ran "
-    "on a sample of the regions. 1 thread: our time on one / ours here. Of floor: the floor's time / ours. GB/s: the "
-    "bytes that must move / our time. Extra MB: held at the peak of a call beyond its results. *: a target is missed, "
-    "as said below."
+    "ms: median of spp_ext, its result in fresh memory; out= ms: in a tensor that is there. Under another's name: its "
+    "time / ours, all medians of one interleaved run; ~ where it ran on a sample of the regions. In brackets, of an "
+    "engine, which keeps its output: its time / ours with out=. 1 thread: our time on one / ours here. Other terms: "
+    "our time without an argmax, in float32 or on a 64th of the work, scaled up, / ours. Floors, as part of our time, "
+    "refill of that with out=: read is the quickest read of every cell, fresh and refill write the output once, copy "
+    "moves as many bytes. GB/s: the bytes that must move / our time. Extra MB: held at the peak of a call beyond its "
+    "results. *: a target is missed, as said below."
 )
 
 
@@ -161,15 +228,15 @@ def chart(path: Path, results: Sequence[Result]) -> None:
     for axes, (result, rows) in zip(every[:, 0], panels, strict=True):
         for y, row in enumerate(rows):
             times = {name: time["median"] * 1e3 for name, time in row["times"].items()}
-            theirs = [times[name] for name in names if name in times] or [times["spp_ext"]]
-            axes.plot([times["spp_ext"], min(theirs)], [y, y], color="0.8", zorder=1)
+            theirs = [times[name] for name in names if name in times] or [times[FRESH]]
+            axes.plot([times[FRESH], min(theirs)], [y, y], color="0.8", zorder=1)
             (labels["floor"],) = axes.plot(times[row["floor"]], y, "|", color="black", markersize=9)
             for index, name in enumerate(names):
                 if name in times:
                     (labels[name],) = axes.plot(times[name], y, "sD^v<>"[index % 6], color=f"C{index + 1}")
-            (labels["spp_ext"],) = axes.plot(times["spp_ext"], y, "o", color="C0")
-            end = max(theirs + [times["spp_ext"], times[row["floor"]]])
-            axes.annotate("   " + _factor(min(theirs) / times["spp_ext"]), (end, y), va="center", fontsize=7)
+            (labels[FRESH],) = axes.plot(times[FRESH], y, "o", color="C0")
+            end = max(theirs + [times[FRESH], times[row["floor"]]])
+            axes.annotate("   " + _factor(min(theirs) / times[FRESH]), (end, y), va="center", fontsize=7)
         threads = f", {rows[0]['threads']} threads" if rows and rows[0]["threads"] else ""
         axes.set_title(f"{result['hardware']}{threads}", fontsize=10)
         axes.set(xscale="log", xlabel="milliseconds, with the fastest peer's time / ours", ylim=(len(rows), -1))
@@ -196,7 +263,7 @@ def compare(before: Result, after: Result) -> tuple[list[str], int]:
     both = [(old[key(row)], row) for row in after["rows"] if key(row) in old]
     lines, slower = [], 0
     for a, b in both:
-        ours_a, ours_b = a["times"]["spp_ext"], b["times"]["spp_ext"]
+        ours_a, ours_b = a["times"][FRESH], b["times"][FRESH]
         change = ours_b["median"] / ours_a["median"]
         machine = b["times"][b["floor"]]["median"] / a["times"][a["floor"]]["median"]
         apart = not ours_a["p10"] <= ours_b["median"] <= ours_a["p90"]
@@ -252,10 +319,8 @@ def _gpu_cell(row: Row | None) -> str:
     if row is None:
         return "-"
     against = "".join(f", {_ratio(row, name)} {name}" for name in peers([row]))
-    starred = "*" if set(row["missed"]) - set(peers([row])) else ""
-    return (
-        f"{_time(row['times']['spp_ext']['median'])}{against}, {row['floor_fraction']:.0%}{starred} of {row['floor']}"
-    )
+    of_floor = f"{row['floor_fraction']:.0%}{_star(row, row['floor'])} of {row['floor']}"
+    return f"{_time(row['times'][FRESH]['median'])}{against}, {of_floor}"
 
 
 def readme_section(results: Mapping[str, Result], picture: str) -> str:

@@ -94,7 +94,7 @@ def commands(step, output):
         cases = [sys.executable, ROOT / "tests" / "gpu" / "sanitizer_cases.py"]
         return [[sanitizer, "--tool", step, "--error-exitcode", "1", *ours, *cases]]
     benchmarks = [sys.executable, "-m", "benchmarks", "--device", "cuda", "--output", output]
-    return [[*benchmarks, "--compile", "--resume"] if step == "bench" else [*benchmarks, "sppnet"]]
+    return [[*benchmarks, "--compile", "150", "--resume"] if step == "bench" else [*benchmarks, "sppnet"]]
 
 
 def run_logged(command, environment, log, seconds):

@@ -173,8 +173,8 @@ RegionPlan plan_regions(RegionJob& job, const Stream& stream) {
         bytes <= tuning::kTableBytesOfOutput * output_bytes(job)) {
       // Blocks that run together share a slab or two, whose tables then stay in the L2 cache.
       const std::int64_t together = stream.sms * blocks_of_sm();
-      policy.segments = std::clamp<std::int64_t>(together / 2, 1,
-                                                 divide_up(job.regions.count, policy.warps));
+      policy.segments =
+          std::clamp<std::int64_t>(together / 2, 1, divide_up(job.regions.count, policy.warps));
       plan.blocks = std::min(slabs() * policy.segments, together);
       return plan;
     }

@@ -14,8 +14,9 @@ import torch
 from spp_ext import reference
 
 ROOT = Path(__file__).parents[2]
+PEERS = {"torch", "torchvision", "OpenVINO", "ONNX Runtime"}
 OWN = {"values only", "float32", "64th"}
-FLOORS = {"amax", "fill", "full", "copy", "launch"}
+FLOORS = {"read", "refill", "fresh", "copy", "launch"}
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,11 @@ def suite():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT)
         yield importlib.import_module("benchmarks.__main__")
+
+
+@pytest.fixture(scope="module")
+def baselines(suite):
+    return importlib.import_module("benchmarks.baselines")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +44,7 @@ def measured(tmp_path_factory):
     return json.loads(path.read_text()), done, folder
 
 
-def test_a_result_says_what_was_measured_and_on_what(measured):
+def test_a_result_says_what_was_measured_and_on_what(baselines, measured):
     result, done, folder = measured
     assert {"hardware", "device", "versions", "instruction_set", "commit", "date", "threads", "rows"} <= set(result)
     assert result["versions"]["torch"] == torch.__version__
@@ -53,6 +59,8 @@ def test_a_result_says_what_was_measured_and_on_what(measured):
         assert "peer" in row["roles"].values() and row["roles"][row["floor"]] == "floor"
         for time in row["times"].values():
             assert 0 < time["p10"] <= time["median"] <= time["p90"] and time["calls"] >= 1
+        if row["kind"] == "forward":
+            assert ("out=" in row["times"]) == baselines.TAKES_OUT
         if row["kind"] != "forward + backward":
             assert row["memory"]["spp_ext"]["extra"] >= 0
         assert row["case"] in done.stdout and row["case"] in done.stderr  # the table, and the progress
@@ -67,7 +75,7 @@ def test_the_argmax_is_all_that_is_saved(measured):
         assert row["memory"]["torch"]["saved"] > row["memory"]["spp_ext"]["saved"]
 
 
-def test_ratios_and_misses_follow_from_the_medians(measured):
+def test_ratios_and_misses_follow_from_the_medians(suite, measured):
     for row in measured[0]["rows"]:
         ours = row["times"]["spp_ext"]["median"]
         assert set(row["ratios"]) == set(row["times"]) - {"spp_ext"}
@@ -75,9 +83,74 @@ def test_ratios_and_misses_follow_from_the_medians(measured):
             assert ratio == pytest.approx(row["times"][name]["median"] / ours, rel=1e-3, abs=1e-4)
         assert row["floor_fraction"] == row["ratios"][row["floor"]]
         assert row["gigabytes_per_second"] == pytest.approx(row["bytes"] / ours / 1e9, rel=1e-2, abs=1e-3)
-        judged = {name: least for name, least in row["targets"].items() if name in row["ratios"]}
-        assert set(row["missed"]) == {name for name, least in judged.items() if row["ratios"][name] < least}
-        assert {name for name, role in row["roles"].items() if role == "peer"} <= set(judged)
+        for target in row["targets"]:
+            theirs, mine = row["times"][target["against"]]["median"], row["times"][target["ours"]]["median"]
+            assert target["ratio"] == pytest.approx(theirs / mine, rel=1e-3, abs=1e-4)
+            assert (target in suite.report.missed(row)) == (target["ratio"] < target["least"])
+        judged = {target["against"] for target in row["targets"]}
+        assert {name for name, role in row["roles"].items() if role in ("peer", "engine")} <= judged
+        if row["floor"] == "read":
+            assert row["times"]["read"]["median"] == min(row["times"][name]["median"] for name in suite.report.READS)
+
+
+def _row(suite, case, milliseconds):
+    """A row with given medians."""
+    times = {name: {"median": time / 1e3, "p10": time / 1e3, "p90": time / 1e3} for name, time in milliseconds.items()}
+    roles = {"spp_ext": "ours", "out=": "own", "torch": "peer", "OpenVINO": "engine"}
+    return suite.report.make_row(
+        case, "cpu", 1, times, {name: roles.get(name, "floor") for name in milliseconds}, sampled={}
+    )
+
+
+def test_targets_of_a_fresh_and_of_a_reused_result_are_told_apart(suite):
+    Target = suite.report.Target
+    targets = (
+        Target("OpenVINO", 1.5),
+        Target("OpenVINO", 3, "out=", "windows overlap"),
+        Target("refill", 0.5, "out=", "memory"),
+        Target("ONNX Runtime", 3, "out="),  # not measured here
+    )
+    case = suite.Case("a map", (2, 4, 8, 8), kernel_sizes=(5,), targets=targets)
+    times = {"spp_ext": 2, "out=": 1, "torch": 1.9, "OpenVINO": 2.9, "fresh": 1, "refill": 0.6}
+    row = _row(suite, case, times)
+    assert [(t["against"], t["ours"], t["ratio"]) for t in suite.report.missed(row)] == [
+        ("torch", "spp_ext", 0.95),  # the least that is asked of every row
+        ("OpenVINO", "spp_ext", 1.45),
+        ("OpenVINO", "out=", 2.9),
+    ]
+    heading, cells = suite.report.table([row])
+    shown = dict(zip(heading, cells, strict=True))
+    assert (shown["ms"], shown["out= ms"]) == ("2.00", "1.00")
+    assert (shown["torch"], shown["OpenVINO"]) == ("0.95x*", "1.45x* (2.9x*)")
+    assert (shown["fresh"], shown["refill"]) == ("50%", "60%")
+    place = "a map: 2x4x8x8 kernels 5 forward, on 1 thread"
+    assert suite.report.misses([row]) == [
+        f"{place}: 'torch' takes 0.95x our time, the target is 1x",
+        f"{place}: 'OpenVINO' takes 1.45x our time, the target is 1.5x",
+        f"{place}: 'OpenVINO' takes 2.9x our time with out=, the target is 3x: windows overlap",
+    ]
+
+
+def test_the_read_floor_is_the_quickest_read(suite):
+    case = suite.Case("a map", (2, 4, 8, 8))
+    row = _row(suite, case, {"spp_ext": 4, "sum": 3, "amax": 1, "max": 2})
+    assert row["floor"] == "read" and row["floor_fraction"] == row["ratios"]["read"] == 0.25
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_read_reads_every_cell(baselines, suite, dtype, layout):
+    case = suite.Case("a map", (2, 4, 3, 5), dtype=dtype, layout=layout)
+    map = baselines._maps(case, "cpu", gradient=False)()
+    reads = baselines._reads(map)
+    assert set(reads) == set(suite.report.READS)
+    one = torch.tensor([1e30]).view(map.dtype)[-1]  # in 16 bits the half that has the sign and the exponent
+    cells = map.as_strided((map.numel(),), (1,))
+    step = 4 // map.element_size()
+    for place in range(step - 1, map.numel(), step):
+        cells.zero_()[place] = one
+        for name, read in reads.items():
+            assert float(read()) > 9e29, (name, place)
 
 
 def test_slow_functions_get_fewer_turns_and_each_gets_one(suite):
@@ -160,8 +233,7 @@ def test_compare_flags_a_planted_slow_down_and_nothing_else(suite, measured, tmp
 def test_readme_fills_the_place_between_its_markers(suite, measured, tmp_path):
     result = measured[0]
     results, readme = tmp_path / "results", tmp_path / "README.md"
-    results.mkdir()
-    (results / "cpu.json").write_text(json.dumps(result))
+    saved = suite.report.save(result, results)
     (results / "gpu-check.json").write_text('{"hardware": "a report of another kind"}')
     around = "# before\n<!-- benchmarks:begin -->{}<!-- benchmarks:end -->\nafter\n"
     readme.write_text(around.format("\nold\n"))
@@ -177,10 +249,21 @@ def test_readme_fills_the_place_between_its_markers(suite, measured, tmp_path):
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {row['case']} |")]
         assert line.endswith("| not yet measured |")
     assert suite.main(command) == 0 and readme.read_text() == text
+    assert json.loads(saved.read_text()) == result
+
+    # Targets and reasons are today's, whenever the times were measured.
+    later = copy.deepcopy(result)
+    row = next(row for row in later["rows"] if row["threads"] == 2 and "torch" in row["times"])
+    row["times"]["torch"]["median"], row["targets"] = 1e-9, []
+    suite.report.save(later, results)
+    assert suite.main(command) == 0
+    assert f"{row['case']}, on 2 threads: 'torch' takes" in readme.read_text()
+    targets = [target for row in json.loads(saved.read_text())["rows"] for target in row["targets"]]
+    assert [target["against"] for target in targets if target["ratio"] < 1e-3] == ["torch"]
 
     gpu = copy.deepcopy(result) | {"device": "cuda", "hardware": "a GPU"}
     gpu["rows"] = [row | {"threads": None} for row in rows]
-    (results / "gpu.json").write_text(json.dumps(gpu))
+    suite.report.save(gpu, results)
     assert suite.main(command) == 0
     text = readme.read_text()
     assert "not yet measured" not in text and "a GPU" in text
@@ -231,12 +314,60 @@ def test_bytes_that_stride_1_pools_must_move(suite):
     assert case.bytes == 4 * 210 + 4 * 630
 
 
+@pytest.mark.parametrize("sizes, chain", [((5, 9, 13), (5, 5, 5)), ((3, 7), (3, 5)), ((5,), (5,))])
+def test_a_chain_of_pools_has_the_values_of_its_kernel_sizes(suite, baselines, sizes, chain):
+    case = suite.Case("a map", (2, 3, 9, 11), kernel_sizes=sizes)
+    x = torch.randn(case.shape)
+    assert case.chain == chain
+    assert torch.equal(baselines.chained(x, case.chain), baselines.ours(case, None)(x))
+
+
+def test_pools_stand_for_a_level_where_its_bins_are_alike(suite):
+    kernel_and_stride = importlib.import_module("benchmarks.engines")._kernel_and_stride
+    assert kernel_and_stride(13, 6) == (3, 2) and kernel_and_stride(32, 2) == (16, 16)
+    assert kernel_and_stride(32, 3) is None and kernel_and_stride(2, 3) is None
+    for cells in range(1, 70):
+        for bins in range(1, 8):
+            found = kernel_and_stride(cells, bins)
+            x = torch.randn(1, 1, 1, cells)
+            if found:
+                pooled = torch.nn.functional.max_pool2d(x, (1, found[0]), (1, found[1]))
+                assert torch.equal(pooled, torch.nn.functional.adaptive_max_pool2d(x, (1, bins)))
+
+
+def test_an_engine_gets_a_contiguous_map_and_is_compared(suite, baselines, monkeypatch):
+    case = suite.Case("a map", (2, 4, 8, 8), layout="channels_last")
+    given = []
+
+    def engine(case, rois):
+        def pool(map):
+            given.append(map.is_contiguous())
+            return baselines.ours(case, rois)(map) + error
+
+        return pool
+
+    def broken(case, rois):
+        raise ImportError("no such engine")
+
+    monkeypatch.setattr(baselines, "engines", lambda case: [("good", engine), ("missing", broken)])
+    error = 0.0
+    found, omitted = baselines.contenders(case)
+    assert found["good"].role == "engine" and given and all(given)
+    assert omitted["missing"] == "ImportError: no such engine"
+    assert "good" not in baselines.contenders(case, against_engines=False)[0]
+    error = 1e-6
+    with pytest.raises(RuntimeError, match="good and spp_ext differ"):
+        baselines.contenders(case)
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_names_are_unique_and_targets_name_contenders(suite, device):
     cases = suite.cases(device)
     assert len({case.name for case in cases}) == len(cases)
     for case in cases:
-        assert set(case.targets) <= {"torch", "torchvision"} | OWN | FLOORS
+        for target in case.targets:
+            assert target.against in PEERS | OWN | FLOORS and target.ours in ("spp_ext", "out=")
+            assert target.ours == "spp_ext" or case.has_fixed_buffers
         assert case.floor(device) in FLOORS - {"launch"}
     quick = suite.cases(device, quick=True)
     assert set(case.name for case in quick) < set(case.name for case in cases)
