@@ -102,6 +102,14 @@ def test_windows_may_be_larger_than_the_map(shape, cascade):
         assert_same(*gradients(x, (5, 9, 13, 101), cascade))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [[4, 83, 61, 57], [2, 64, 80, 64]], ids=str)  # odd, and whole vectors and lines
+def test_an_output_larger_than_the_caches_is_written_whole(dtype, format, shape, kind):
+    x = make_map(kind, shape, dtype).contiguous(memory_format=format)
+    assert_same(multi_kernel_max_pool2d(x, (5, 9, 13)), torch_pools(x, (5, 9, 13), True))
+
+
 def test_a_huge_kernel_costs_no_more():
     x = integers([1, 2, 6, 7], torch.float32)
     got = multi_kernel_max_pool2d(x, (5, 1_048_575))
