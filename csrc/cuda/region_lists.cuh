@@ -21,8 +21,10 @@ namespace spp_ext::cuda {
 
 // The parts of a block's shared memory, in bytes from its start.
 struct RegionShared {
-  std::int32_t cells;  // S [table_cells][packs], V channels each; where tables are in shared memory
-  std::int32_t squares;   // alike, without argmax
+  // Where tables are in shared memory: S [table_cells][packs], V channels each. Without argmax, squares of
+  // 3 x 3 cells take the place of the cells.
+  std::int32_t cells;
+  std::int32_t squares;   // alike, of 2 x 2 cells, without argmax
   std::int32_t derived;   // DerivedItem [derived items]
   std::int32_t to_run;    // RunItem [items]
   std::int32_t from_run;  // uint32 [items], where in a row of values a pack of a run goes, in bytes
@@ -43,8 +45,7 @@ struct RegionPolicy {
   std::int32_t region_items;
   std::int32_t warps;     // of a block
   std::int64_t segments;  // blocks that share the regions of a slab
-  std::int32_t
-      aligned;  // whether each level of a slab is whole packs of one run of a row of output
+  std::int32_t aligned;   // whether a level of a slab is whole packs of one run of a row of output
   // Derived bins are merged in rounds: all that need only base bins and bins of earlier rounds.
   std::int32_t rounds;
   std::int32_t round_ends[kMaxLevels];  // bins, base bins included, up to the end of each

@@ -236,13 +236,13 @@ def test_readme_fills_the_place_between_its_markers(suite, measured, tmp_path):
     saved = suite.report.save(result, results)
     (results / "gpu-check.json").write_text('{"hardware": "a report of another kind"}')
     around = "# before\n<!-- benchmarks:begin -->{}<!-- benchmarks:end -->\nafter\n"
-    readme.write_text(around.format("\nold\n"))
+    readme.write_text(around.format("\nwhat was there\n"))
     command = ["readme", "--readme", str(readme), "--results", str(results)]
 
     assert suite.main(command) == 0
     text = readme.read_text()
     assert text.startswith("# before\n<!-- benchmarks:begin -->") and text.endswith("<!-- benchmarks:end -->\nafter\n")
-    assert "old" not in text and "(docs/benchmarks.png)" in text
+    assert "what was there" not in text and "(docs/benchmarks.png)" in text
     assert (tmp_path / "docs" / "benchmarks.png").read_bytes()[:4] == b"\x89PNG"
     rows = [row for row in result["rows"] if row["threads"] == 2]
     for row in rows:
