@@ -1,10 +1,11 @@
 """The same bits whatever the number of threads, the instruction set, or the run.
 
-Run as a script this file prints the instruction set in use and a digest of every case, one a line, which the tests
-compare between processes.
+Run as a script this file prints the instruction set in use and, with the argument "digests", a digest of every case,
+one a line, which the tests compare between processes.
 """
 
 import hashlib
+import sys
 
 import pytest
 import torch
@@ -87,14 +88,19 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def digests_here():
+    """Of this process, on one thread."""
+    assert torch.get_num_threads() == 1
+    return digests()
+
+
 @cpu_only
-def test_one_thread_and_several_give_the_same_bits(threads):
-    threads(1)
-    expected = digests()
-    assert len(expected) > 250
+def test_one_thread_and_several_give_the_same_bits(digests_here, threads):
+    assert len(digests_here) > 250
     for count in (2, 5):
         threads(count)
-        assert digests() == expected
+        assert digests() == digests_here
 
 
 def test_runs_give_the_same_bits(threads):
@@ -105,44 +111,43 @@ def test_runs_give_the_same_bits(threads):
         assert {digest(run()) for _ in range(30)} == {expected}
 
 
-def run_with(instruction_set):
-    """The instruction set a new process reports, and its digests."""
-    result = run_python(__file__, SPP_EXT_INSTRUCTION_SET=instruction_set)
+def run_with(instruction_set, *arguments):
+    """What a new process prints: its instruction set, and digests on one thread where the arguments ask for them."""
+    result = run_python(__file__, *arguments, SPP_EXT_INSTRUCTION_SET=instruction_set, OMP_NUM_THREADS="1")
     assert result.returncode == 0, result.stderr
     name, *lines = result.stdout.splitlines()
     return name, dict(line.split("\t") for line in lines)
 
 
 @pytest.fixture(scope="module")
-def by_default():
-    return run_with(None)
+def best():
+    return run_with(None)[0]
 
 
 @cpu_only
 @pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
-def test_instruction_sets_give_the_same_bits(instruction_set, by_default):
-    best, expected = by_default
-    used, got = run_with(instruction_set)
+def test_instruction_sets_give_the_same_bits(instruction_set, best, digests_here):
+    used, got = run_with(instruction_set, "digests")
     # What the processor cannot run is not used, whatever the environment says.
     assert used == min(instruction_set, best, key=INSTRUCTION_SETS.index)
-    assert [name for name in expected if got.get(name) != expected[name]] == []
+    assert [name for name in digests_here if got.get(name) != digests_here[name]] == []
 
 
 @cpu_only
-def test_the_best_instruction_set_is_the_default(by_default):
+def test_the_best_instruction_set_is_the_default(best):
     with open("/proc/cpuinfo") as cpuinfo:
         flags = set(next((line for line in cpuinfo if line.startswith("flags")), "").split())
-    best = "baseline"
+    expected = "baseline"
     if {"avx2", "fma", "f16c"} <= flags:
-        best = "avx2"
+        expected = "avx2"
         if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
-            best = "avx512"
-    assert by_default[0] == best
+            expected = "avx512"
+    assert best == expected
 
 
 @cpu_only
-def test_an_unknown_instruction_set_is_ignored(by_default):
-    assert run_with("mmx")[0] == by_default[0]
+def test_an_unknown_instruction_set_is_ignored(best):
+    assert run_with("mmx")[0] == best
 
 
 @cpu_only
@@ -152,5 +157,5 @@ def test_this_process_reports_its_instruction_set():
 
 if __name__ == "__main__":
     print(torch.ops.spp_ext.cpu_instruction_set())
-    for case_name, case_digest in digests().items():
+    for case_name, case_digest in digests().items() if "digests" in sys.argv else ():
         print(case_name, case_digest, sep="\t")

@@ -1,4 +1,4 @@
-"""What each of two processes runs for test_distributed.py: ``python distributed_cases.py CASE RANK FILE``."""
+"""What each of two processes runs for test_distributed.py: ``python distributed_cases.py RANK FILE``."""
 
 import os
 import sys
@@ -168,11 +168,12 @@ def ddp(_):
 
 
 if __name__ == "__main__":
-    case, rank, file = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    cases = {"maps": maps, "regions": regions, "kernels": kernels, "second_derivatives": second_derivatives, "ddp": ddp}
-    cases[case](None if case == "ddp" else init_device_mesh("cpu", (2,)))
+    dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=int(sys.argv[1]), world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    for case in (maps, regions, kernels, second_derivatives, ddp):
+        case(mesh)
+        print(f"{case.__name__} passed", flush=True)
     dist.barrier()
     dist.destroy_process_group()
     # All is checked. An ordinary exit sometimes aborts in gloo, whose threads may still run.
