@@ -7,6 +7,10 @@ TORCH ?= torch==2.13.0
 PEERS ?= torch===2.14.1 torchvision===0.29.1 ultralytics-opencv-headless openvino==2026.4.* onnxruntime onnx
 ARGS ?=
 
+# Tests run on one thread, so their files run side by side, as many as there are cores, in the order of their names. More
+# than four would wait for the longest file. ARGS="-n 0" runs all in one process.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 PY := .venv/bin/python
 LIBRARY := spp_ext/libspp_ext_cpu.so
 NATIVE_SOURCES := CMakeLists.txt $(shell find cmake csrc -type f)
@@ -28,10 +32,10 @@ sppnet-demo: $(LIBRARY)  ## train narrow SPP-nets and a detector on two cores: 1
 	$(PY) examples/sppnet $(ARGS)
 
 test: $(LIBRARY)  ## run the tests
-	$(PY) -m pytest -q $(ARGS)
+	$(PY) -m pytest -q $(PARALLEL) $(ARGS)
 
 test-integration: $(LIBRARY) .venv/.integration  ## run the tests against ONNX and inductor, and those that take minutes
-	$(PY) -m pytest -q -m integration $(ARGS)
+	$(PY) -m pytest -q $(PARALLEL) -m integration $(ARGS)
 
 test-peers: $(LIBRARY) .venv-peers/.ready  ## run the tests against torchvision, ultralytics and engines
 	.venv-peers/bin/python -m pytest -q -m peers $(ARGS)

@@ -6,6 +6,7 @@ Compiles the kernels with the commands of the real build, so it needs nvcc, but 
 and names the kernels, if one spills registers or has a stack frame.
 """
 
+import fcntl
 import functools
 import json
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,15 +26,24 @@ STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores")
 USED = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
 
 
+@contextmanager
+def alone_in(folder):
+    """Makes a folder, in which no other process works meanwhile: tests run side by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @functools.cache
 def compile_commands():
     """The commands that compile the .cu files, as CMake would run them."""
     cmake = Path(sys.executable).with_name("cmake")
     configure = [str(cmake) if cmake.exists() else "cmake", "-S", str(ROOT), "-B", str(BUILD)]
-    subprocess.run(
-        [*configure, "-DSPP_EXT_CUDA=1", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"], check=True, stdout=subprocess.DEVNULL
-    )
-    entries = json.loads((BUILD / "compile_commands.json").read_text())
+    configure += ["-DSPP_EXT_CUDA=1", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]
+    with alone_in(BUILD):
+        subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
+        entries = json.loads((BUILD / "compile_commands.json").read_text())
     return [shlex.split(entry["command"]) for entry in entries if entry["file"].endswith(".cu")]
 
 

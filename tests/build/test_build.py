@@ -171,8 +171,10 @@ def test_cpp_users_need_no_torch(tmp_path, cpp_tools):
     (tmp_path / "consumer.cpp").write_text(CONSUMER)
     prefix = tmp_path / "installed"
     kernels, consumer = ROOT / "build" / "cpp", tmp_path / "build"
+    # Optimised less than what is shipped, which takes half the time.
+    options = ["-DCMAKE_DISABLE_FIND_PACKAGE_Python=ON", "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG"]
     for command in (
-        ["cmake", "-G", "Ninja", "-S", ROOT, "-B", kernels, "-DCMAKE_DISABLE_FIND_PACKAGE_Python=ON"],
+        ["cmake", "-G", "Ninja", "-S", ROOT, "-B", kernels, *options],
         ["cmake", "--build", kernels],
         ["cmake", "--install", kernels, "--prefix", prefix],
         ["cmake", "-G", "Ninja", "-S", tmp_path, "-B", consumer, f"-DCMAKE_PREFIX_PATH={prefix}"],

@@ -30,6 +30,9 @@ def test_onnx_example_runs(tmp_path):
     assert run("export_onnx.py", tmp_path).strip()
 
 
+# ---- SPP-net, whose networks learn for minutes ----
+
+
 @pytest.fixture(scope="module")
 def sppnet(tmp_path_factory):
     """The demo of SPP-net in its form of a minute: the folder with its results, and what it printed."""
@@ -38,6 +41,7 @@ def sppnet(tmp_path_factory):
     return json.loads((folder / "results" / "sppnet-demo.json").read_text()), folder / "results", printed
 
 
+@pytest.mark.integration
 def test_sppnet_learns_at_every_size_it_was_trained_at(sppnet):
     accuracy = {kind: seeds[0] for kind, seeds in sppnet[0]["accuracy"].items()}
     assert set(accuracy) == {"no SPP", "SPP, one size", "SPP, two sizes"}
@@ -47,6 +51,7 @@ def test_sppnet_learns_at_every_size_it_was_trained_at(sppnet):
     assert accuracy["SPP, two sizes"]["square"]["80"] > 0.5
 
 
+@pytest.mark.integration
 def test_a_pyramid_and_two_sizes_help_where_they_should(sppnet):
     one, two = (sppnet[0]["accuracy"][kind][0]["square"] for kind in ("SPP, one size", "SPP, two sizes"))
     assert two["80"] > one["80"] + 0.05 and two["64"] > one["64"] + 0.05
@@ -57,6 +62,7 @@ def test_a_pyramid_and_two_sizes_help_where_they_should(sppnet):
     assert two["112"] - two["80"] < one["112"] - one["80"]
 
 
+@pytest.mark.integration
 def test_sppnet_detects(sppnet):
     result = sppnet[0]["detection"]["a grid"]
     assert result["recall"] > 0.7
@@ -65,6 +71,7 @@ def test_sppnet_detects(sppnet):
         assert 0 < result["windows"][name] <= 1
 
 
+@pytest.mark.integration
 def test_sppnet_writes_its_pictures_and_prints_its_table(sppnet):
     _, folder, printed = sppnet
     assert (folder / "accuracy.png").read_bytes()[:4] == b"\x89PNG"

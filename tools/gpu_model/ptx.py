@@ -94,11 +94,11 @@ def _statements(line: str) -> list[str]:
 
 
 def _make(commands: dict[Path, list[str]]) -> list[str]:
-    CACHE.mkdir(parents=True, exist_ok=True)
-    missing = {path: path.with_suffix(".partial") for path in commands if not path.exists()}
-    cuda_report.run_all([*commands[path], "-o", str(partial)] for path, partial in missing.items())
-    for path, partial in missing.items():
-        partial.rename(path)
+    with cuda_report.alone_in(CACHE):  # what several processes need is made once
+        missing = {path: path.with_suffix(".partial") for path in commands if not path.exists()}
+        cuda_report.run_all([*commands[path], "-o", str(partial)] for path, partial in missing.items())
+        for path, partial in missing.items():
+            partial.rename(path)
     return [path.read_text() for path in commands]
 
 
