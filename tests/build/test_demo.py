@@ -4,6 +4,7 @@ import pytest
 import torch
 from support import run_python
 
+from spp_ext.__main__ import main
 from spp_ext.cli import composition, demo
 
 
@@ -20,8 +21,7 @@ def test_the_demo_finds_everything_equal_and_draws_it(tmp_path):
 
 def test_the_conventions_are_drawn_alone(tmp_path):
     picture = tmp_path / "picture.png"
-    done = run_python("-m", "spp_ext", "demo", "--conventions", str(picture))
-    assert done.returncode == 0, done.stderr
+    assert main(["demo", "--conventions", str(picture)]) == 0
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
@@ -33,10 +33,10 @@ def test_a_check_that_fails_is_remembered(capsys):
     assert capsys.readouterr().out.splitlines() == ["  MISMATCH  got 2.0", "  ok        got 1.0"]
 
 
-def test_a_missing_photo_is_an_error_of_one_line(tmp_path):
-    done = run_python("-m", "spp_ext", "demo", "no such photo.png", "--output", str(tmp_path / "picture.png"))
-    assert done.returncode == 1
-    assert done.stderr.startswith("spp_ext demo: the image could not be read") and done.stderr.count("\n") == 1
+def test_a_missing_photo_is_an_error_of_one_line(tmp_path, capsys):
+    assert main(["demo", "no such photo.png", "--output", str(tmp_path / "picture.png")]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("spp_ext demo: the image could not be read") and printed.count("\n") == 1
 
 
 @pytest.mark.parametrize("rows, columns", [(427, 640), (10, 12)])
