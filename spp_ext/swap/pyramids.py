@@ -51,9 +51,9 @@ def concatenated_levels(input: Tensor, levels: Sequence[_Size], dims: int, sizes
 
 
 class _Level(NamedTuple):
-    flat: fx.Node
+    flats: tuple[fx.Node, ...]  # what flattens it: one node, or more of which only the first changes anything
     pool: fx.Node
-    dims: int  # of `flat`, 2 or 3
+    dims: int  # of the result, 2 or 3
     sizes: tuple[Any, ...]  # to which it is viewed, without the last; none where it is flattened
 
 
@@ -70,7 +70,7 @@ def fuse_levels(module: nn.Module, graph: fx.Graph, node: fx.Node) -> str | None
         return None
     if len(levels) < len(parts):
         raise LeaveAlone("its pools are concatenated with more than pools")
-    flats, pools = [level.flat for level in levels], [level.pool for level in levels]
+    flats, pools = [flat for level in levels for flat in level.flats], [level.pool for level in levels]
     base, *others = dict.fromkeys(map(pooled_by, pools))
     assert isinstance(base, fx.Node)
     if others:
@@ -79,7 +79,9 @@ def fuse_levels(module: nn.Module, graph: fx.Graph, node: fx.Node) -> str | None
     dims = levels[0].dims
     if any(level.dims != dims for level in levels) or dim not in (dims - 1, -1):
         raise LeaveAlone(f"its flattened pools are concatenated along dimension {dim}, which is not their last")
-    if any(not _leads_only_to(flats, pool) for pool in pools) or any(not _leads_only_to(joins, flat) for flat in flats):
+    if any(not _leads_only_to(flats, pool) for pool in pools) or any(
+        not _leads_only_to([*joins, *flats], flat) for flat in flats
+    ):
         raise LeaveAlone("its results are used for more than the concatenation")
     nodes = list(graph.nodes)
     on_the_way = nodes[min(map(nodes.index, pools)) : nodes.index(node)]
@@ -113,9 +115,22 @@ def _parts(node: fx.Node) -> tuple[list[fx.Node], list[fx.Node], Any]:
 
 def _level(module: nn.Module, node: fx.Node) -> _Level | None:
     """The level that ``node`` flattens, or None."""
-    pool, *arguments = node.args or (None,)
-    if not isinstance(pool, fx.Node) or not isinstance(pool_of(module, pool), nn.AdaptiveMaxPool2d):
+    flattened = _flattened(module, node)
+    source = node.args[0] if node.args else None
+    if flattened is None or not isinstance(source, fx.Node):
         return None
+    dims, sizes = flattened
+    if isinstance(pool_of(module, source), nn.AdaptiveMaxPool2d):
+        return _Level((node,), source, dims, sizes)
+    inner = _level(module, source)
+    if inner is None or not inner.dims == dims == 2 or sizes not in ((), inner.sizes):
+        return None
+    return inner._replace(flats=(*inner.flats, node))
+
+
+def _flattened(module: nn.Module, node: fx.Node) -> tuple[int, tuple[Any, ...]] | None:
+    """To how many dimensions ``node`` flattens, and to which sizes but for the last, if it is a view; or None."""
+    arguments = node.args[1:]
     start: Any = None
     end: Any = -1
     if node.op == "call_module":
@@ -129,8 +144,8 @@ def _level(module: nn.Module, node: fx.Node) -> _Level | None:
         sizes = tuple(arguments[0]) if arguments and isinstance(arguments[0], (list, tuple)) else tuple(arguments)
         # What the last size may be follows from the others.
         if len(sizes) in (2, 3) and all(isinstance(size, fx.Node) or size != -1 for size in sizes[:-1]):
-            return _Level(node, pool, len(sizes), sizes[:-1])
-    return _Level(node, pool, start + 1, ()) if start in (1, 2) and end == -1 else None
+            return len(sizes), sizes[:-1]
+    return (start + 1, ()) if start in (1, 2) and end == -1 else None
 
 
 def _output_size(module: nn.Module, node: fx.Node) -> _Size:

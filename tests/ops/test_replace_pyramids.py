@@ -62,6 +62,17 @@ def one_after_the_other(self, x):
     return spp
 
 
+def viewed_twice(self, x):
+    n, c, h, w = x.size()
+    for i, level in enumerate(self.levels):
+        pooled = F.adaptive_max_pool2d(x, output_size=level).view(n, -1)
+        if i == 0:
+            spp = pooled.view(n, -1).flatten(1)
+        else:
+            spp = torch.cat((spp, pooled.view(n, -1)), 1)
+    return spp
+
+
 def in_another_function(self, x):
     return helper(x, self.levels)
 
@@ -88,6 +99,7 @@ PYRAMIDS = {
     branches: LIST,
     views: LIST,
     one_after_the_other: LIST,
+    viewed_twice: LIST,
     in_another_function: BACKWARDS,
     channel_by_channel: LIST,
     flattened_planes: LIST,
@@ -158,6 +170,20 @@ def test_a_view_to_the_size_of_another_tensor_is_compared_when_it_runs():
     assert [row.note for row in report.swapped] == ["levels 1, 2"]
     for shape in ((2, 3, 6, 5), (2, 6, 6, 5)):  # of the second the features have a batch of 4
         assert_same(report.model(torch.ones(shape)), layer(torch.ones(shape)))
+
+
+def test_a_network_that_needs_a_larger_map_is_tried_on_one():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            pools = [layer for _ in range(3) for layer in (nn.MaxPool2d(3, 2), nn.ReLU())]
+            self.features = nn.Sequential(nn.Conv2d(3, 4, 11, 4, 2), *pools)
+
+        def forward(self, x):
+            return torch.cat([F.adaptive_max_pool2d(self.features(x), 2).flatten(1)], 1)
+
+    report = replace_pooling(Network())
+    assert [row.note for row in report.swapped] == ["levels 2"]
 
 
 # ---- YOLO's blocks with functions ----

@@ -66,7 +66,16 @@ def test_a_yolo_trains_as_before(tmp_path, monkeypatch):
             replace_pooling_in_training(yolo, reports.append)
         yolo.train(
             **{"data": str(tmp_path / "data.yaml"), "project": str(tmp_path), "name": name, "seed": 0, "device": "cpu"},
-            **{"epochs": 1, "imgsz": 32, "batch": 2, "workers": 0, "amp": False, "plots": False, "verbose": False},
+            **{
+                "epochs": 1,
+                "imgsz": 32,
+                "batch": 2,
+                "workers": 0,
+                "amp": False,
+                "plots": False,
+                "verbose": False,
+                "optimizer": "SGD",
+            },
         )
         return yolo, reports
 
