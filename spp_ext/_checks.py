@@ -15,8 +15,6 @@ from torch import Tensor
 # The kernels compute `edge * extent` in 64 bits; with at most 2**20 divisions that cannot overflow for any window.
 MAX_DIVISIONS = 2**20
 
-INFINITE_SCALE = 2.0**128 - 2.0**103  # the least number that is rounded to infinity in float32
-
 DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 DTYPE_NAMES = "float32, float64, float16 or bfloat16"
 
@@ -94,7 +92,8 @@ def scale(op: str, spatial_scale: object) -> float:
             value = float(value)
         except OverflowError:
             value = math.inf
-    if not 0 < value < INFINITE_SCALE:
+    # The least number that is infinite in float32, here because torch.compile takes a global float for a variable.
+    if not 0 < value < 2.0**128 - 2.0**103:
         raise ValueError(f"{op}: expected spatial_scale to be a positive finite number, got {shown(spatial_scale)}")
     return value
 

@@ -23,10 +23,10 @@ _ADVICE = {calls.ROI_POOL: "called as a function, for which spp_ext.ops.roi_pool
 
 @dataclass(frozen=True)
 class Row:
-    """A module that `replace_pooling` looked at."""
+    """A module that `replace_pooling` looked at, or a function that a module calls."""
 
-    name: str  # as in model.named_modules()
-    kind: str  # its class before
+    name: str  # of the module, as in model.named_modules()
+    kind: str  # its class before, or the function with "()"
     replacement: str | None  # its class now, None if it was left alone
     note: str  # what was fused, or why it was left alone
 
@@ -70,16 +70,23 @@ def replace_pooling(model: nn.Module, *, inplace: bool = True) -> Replacements:
     - ``torch.nn.AdaptiveMaxPool2d``, for `AdaptiveMaxPool2d`;
     - ``torchvision.ops.RoIPool``, for `RoIPool` (the README lists where its results differ on purpose);
     - YOLO's blocks SPP, SPPF, SPPCSPC, SPPELAN and whatever else pools like them: any module that pools one map with
-      stride-1 ``nn.MaxPool2d`` of odd sizes that keep its size, side by side or in cascade, and concatenates the map
-      and the results over channels. Found by tracing its forward, not by name; before it is swapped, a copy is tried
-      on small maps against the original, outputs and gradients.
+      stride-1 max pools of odd sizes that keep its size, side by side or in cascade, and concatenates the map and the
+      results over channels;
+    - SPP layers written by hand: any module that flattens adaptive max pools of one map and concatenates them, which
+      becomes one `spatial_pyramid_pool`.
+
+    The pools of the last two may be modules or functions, ``F.max_pool2d`` and ``F.adaptive_max_pool2d``. They are
+    found by tracing the forward, not by name; before the swap a copy is tried on small maps against the original,
+    outputs and gradients.
 
     A swapped module stays the same object: name, parameters, buffers, hooks, attributes, mode and ``state_dict`` are
     kept, only its class changes (for a block, to a subclass of its own). The forward of a block is fixed by this: what
     it reads from its attributes, such as a number of repeats, no longer follows when they change.
 
-    Not seen are pools that a forward calls as functions, and subclasses of the classes above are left alone, as are
-    blocks whose pools have hooks or whose forward cannot be traced.
+    Subclasses of the classes above are left alone, as are blocks whose pools have hooks or whose forward cannot be
+    traced. A pool that a forward still calls as a function has a row in the report, named after the function.
+
+    The training of ultralytics builds a model anew, without the swap: see `spp_ext.swap.replace_pooling_in_training`.
 
     Args:
         model: any module, also one of the above itself.

@@ -98,6 +98,9 @@ def forward_cases():
     yield "map", maps, one_map(), 1
     yield "map, channels_last", maps, one_map(torch.channels_last), 1
     yield "module that reuses its output", spp_ext.SpatialPyramidPool(LEVELS, reuse_output=True), one_map(), 1
+    # A module has read its tensor and its range before.
+    yield "module of regions", spp_ext.RoISpatialPyramidPool(range(1, 4), torch.tensor(0.5)), map_and_rois(), 1
+    yield "levels in a range", lambda x: 2 * spp_ext.spatial_pyramid_pool(x * 1, range(1, 4)), one_map(), 1
     yield "map, bfloat16", maps, one_map(dtype=torch.bfloat16), 1
     yield "regions", regions, map_and_rois(), 1
     yield "indices", with_indices, one_map(), 1

@@ -18,7 +18,6 @@ from support import (
 
 import spp_ext
 from spp_ext import Bins, ops
-from spp_ext._checks import INFINITE_SCALE
 
 X = gaussian((2, 3, 7, 6), torch.float32)
 ROIS = random_rois(5, 2, 7, 6, scale=0.5)
@@ -68,13 +67,14 @@ def test_scales_of_several_maps_are_any_sequence(make):
 
 
 def test_the_least_scale_that_is_infinite_is_the_kernels():
-    below = math.nextafter(INFINITE_SCALE, 0)
+    infinite = 2.0**128 - 2.0**103
+    below = math.nextafter(infinite, 0)
     op = torch.ops.spp_ext.roi_spatial_pyramid_pool
     op(X, ROIS[:0], [1, 1], below, OUTER, False)
     spp_ext.roi_spatial_pyramid_pool(X, ROIS[:0], (1,), below)
     for call in (
-        lambda: op(X, ROIS[:0], [1, 1], INFINITE_SCALE, OUTER, False),
-        lambda: spp_ext.roi_spatial_pyramid_pool(X, ROIS[:0], (1,), INFINITE_SCALE),
+        lambda: op(X, ROIS[:0], [1, 1], infinite, OUTER, False),
+        lambda: spp_ext.roi_spatial_pyramid_pool(X, ROIS[:0], (1,), infinite),
     ):
         with pytest.raises(ValueError, match="expected spatial_scale to be a positive finite number, got 3"):
             call()

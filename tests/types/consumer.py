@@ -17,7 +17,7 @@ from typing_extensions import assert_type
 
 import spp_ext
 from spp_ext import Bins, Convention, Level, ops, reference
-from spp_ext.swap import Replacements, Row
+from spp_ext.swap import Replacements, Row, replace_pooling_in_training
 
 # ---- the functions ----
 
@@ -126,6 +126,8 @@ assert_type(report.swapped, list[Row])
 for row in report.left_alone:
     assert_type((row.name, row.kind, row.note), tuple[str, str, str])
     assert_type(row.replacement, str | None)
+
+register: Callable[[Any, Callable[[Replacements], object]], None] = replace_pooling_in_training  # needs ultralytics
 
 # ---- the reference: tensors for tensors, arrays for arrays ----
 
