@@ -17,6 +17,7 @@ from spp_ext.levels import encoded_grid
 from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.adaptive_max_pool2d"
+_SIZES = "expected output_size to be an int or a pair of ints and None"
 
 
 @overload
@@ -115,36 +116,43 @@ def _output_size(op: str, output_size: object, shape: Sequence[int] | None = Non
 
     None is what ``shape``, that of a map, has in its place; without a shape it stays.
     """
-    what = f"{op}: expected output_size to be an int or a pair of ints and None"
-    items: list[Any]
-    if isinstance(output_size, (int, torch.SymInt)):
-        items = [output_size, output_size]
+    if type(output_size) is int:  # which spares most calls the rest
+        items: Sequence[Any] = (output_size, output_size)
     else:
-        try:
-            items = list(output_size)  # type: ignore[call-overload]
-        except TypeError:  # of one number, or of none
-            items = [whole_number(output_size, what)] * 2
-        if shape is not None:
-            if len(items) >= len(shape):
-                _check_rank(op, shape, ValueError)
-                raise ValueError(f"{what} for an input of shape {list(shape)}, got {shown(output_size)}")
-            # As many of the last dimensions as there are items.
-            items = [size if item is None else item for item, size in zip(items, shape[-len(items) :], strict=False)]
+        items = _items(op, output_size, shape)
+    rows, cols = items
+    if not ((rows is None or 0 <= rows <= MAX_DIVISIONS) and (cols is None or 0 <= cols <= MAX_DIVISIONS)):
+        raise RuntimeError(f"{op}: {_SIZES}, each from 0 to {MAX_DIVISIONS}, got {shown(output_size)}")
+    return rows, cols
+
+
+def _items(op: str, output_size: Any, shape: Sequence[int] | None) -> Sequence[Any]:
+    what = f"{op}: {_SIZES}"
+    try:
+        items = list(output_size)
+    except TypeError:  # of one number, or of none
+        number = output_size if isinstance(output_size, torch.SymInt) else whole_number(output_size, what)
+        return number, number
+    if shape is not None:
+        if len(items) >= len(shape):
+            _check_rank(shape, ValueError)
+            raise ValueError(f"{what} for an input of shape {list(shape)}, got {shown(output_size)}")
+        # As many of the last dimensions as there are items.
+        items = [size if item is None else item for item, size in zip(items, shape[-len(items) :], strict=False)]
     items = [item if item is None or isinstance(item, torch.SymInt) else whole_number(item, what) for item in items]
     if len(items) != 2:
         raise RuntimeError(f"{what}, got {shown(output_size)}")
-    if not all(item is None or 0 <= item <= MAX_DIVISIONS for item in items):
-        raise RuntimeError(f"{what}, each from 0 to {MAX_DIVISIONS}, got {shown(output_size)}")
-    return items[0], items[1]
+    return items
 
 
-def _check_rank(op: str, shape: Sequence[int], error: type[Exception]) -> None:
+def _check_rank(shape: Sequence[int], error: type[Exception]) -> None:
     if len(shape) not in (3, 4):
-        raise error(f"{op}: expected input of shape [N, C, H, W] or [C, H, W], got {shape_shown(shape)}")
+        raise error(f"{_OP}: expected input of shape [N, C, H, W] or [C, H, W], got {shape_shown(shape)}")
 
 
 def _check_input(input: Tensor) -> None:
-    _check_rank(_OP, input.shape, RuntimeError)
+    if input.dim() != 4:
+        _check_rank(input.shape, RuntimeError)
     if 0 in input.shape[1:]:
         raise RuntimeError(
             f"{_OP}: expected input without empty dimensions other than the first, got {list(input.shape)}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -49,8 +49,12 @@ def pools_in_code(module: nn.Module) -> list[str]:
 
 def _names(function: object, owner: type, seen: set[object] | None = None) -> Iterator[str]:
     """The names in a function, and in the functions that these may mean."""
+    if isinstance(function, (staticmethod, classmethod, MethodType)):
+        function = function.__func__
+    if not isinstance(function, FunctionType):
+        return
+    function = inspect.unwrap(function)
     seen = set() if seen is None else seen
-    function = inspect.unwrap(function) if callable(function) else function
     if not isinstance(function, FunctionType) or function in seen or (function.__module__ or "").startswith(_KNOWN):
         return
     seen.add(function)
@@ -59,7 +63,7 @@ def _names(function: object, owner: type, seen: set[object] | None = None) -> It
     values = [function.__globals__.get(name) for name in names]
     places = [owner, *(value for value in values if isinstance(value, ModuleType))]
     for value in [*values, *(inspect.getattr_static(place, name, None) for place in places for name in names)]:
-        yield from _names(getattr(value, "__func__", value), owner, seen)  # also of static and class methods
+        yield from _names(value, owner, seen)
 
 
 def _names_in(code: CodeType) -> Iterator[str]:

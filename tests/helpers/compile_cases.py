@@ -201,6 +201,13 @@ def main():
         assert compiled(x, out) is out
         assert torch.equal(out, registered(x, expected))
 
+    # A tensor as scale is read, so it breaks the graph.
+    torch._dynamo.reset()
+    (x, rois), scale = map_and_rois()[0], torch.tensor(0.5)
+    compiled = torch.compile(spp_ext.ops.roi_pool, backend=backend)
+    for factor in (1, 2):
+        assert torch.equal(compiled(x, rois, 2, factor * scale), spp_ext.ops.roi_pool(x, rois, 2, factor * 0.5))
+
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
