@@ -121,8 +121,8 @@ def pool_of(module: nn.Module, node: fx.Node) -> nn.Module | None:
     """
     if node.op == "call_module":
         pool = called_module(module, node)
-        is_pool = type(pool) in (nn.MaxPool2d, nn.AdaptiveMaxPool2d) and isinstance(pooled_by(node), fx.Node)
-        return pool if is_pool and not has_hooks(pool) else None
+        is_pool = type(pool) in (nn.MaxPool2d, nn.AdaptiveMaxPool2d) and "forward" not in vars(pool)
+        return pool if is_pool and not has_hooks(pool) and isinstance(pooled_by(node), fx.Node) else None
     given = _arguments(node)
     if given is None or not isinstance(given.pop("input"), fx.Node):
         return None
