@@ -82,8 +82,8 @@ def as_map_indices(
         parts = map_indices
         lengths, got = [[image.shape[0]] for image in boxes], [list(image.shape) for image in parts]
         if got != lengths:
-            expected = f"{op}: expected map_indices of shapes {shown(lengths)}, one for each of the boxes"
-        raise ValueError(f"{expected}, got {shown(got)}")
+            what = f"{op}: expected map_indices of shapes {shown(lengths)}, one for each of the boxes"
+            raise ValueError(f"{what}, got {shown(got)}")
     for image in parts:
         if image.is_floating_point() or image.is_complex() or image.dtype == torch.bool:
             raise TypeError(f"{op}: expected map_indices of an integer dtype, got {image.dtype}")
