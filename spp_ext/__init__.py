@@ -8,7 +8,7 @@ from spp_ext import ops, reference
 from spp_ext._boxes import Convention
 from spp_ext._version import __version__
 from spp_ext.functional import roi_spatial_pyramid_pool, spatial_pyramid_pool
-from spp_ext.levels import Bins, Level, split_levels
+from spp_ext.levels import Bins, Level, num_bins, split_levels
 from spp_ext.modules import RoISpatialPyramidPool, SpatialPyramidPool
 from spp_ext.swap import replace_pooling
 
@@ -19,6 +19,7 @@ __all__ = [
     "RoISpatialPyramidPool",
     "SpatialPyramidPool",
     "__version__",
+    "num_bins",
     "ops",
     "reference",
     "replace_pooling",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from spp_ext._checks import cut_short
+from spp_ext._checks import cut_short, shape_shown, shown
 
 # How a box becomes a window. Their numbers, in this order, are those of RoiConvention in csrc/core/geometry.h; a test
 # compares them. TORCHVISION is for ops.roi_pool alone: it is roi_pool with bin edges in floating point.
@@ -58,7 +58,7 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
         raise ValueError(f"{op}: expected one tensor of boxes for each of {images} images, got {len(boxes)}")
     for image in boxes:
         if image.dim() != 2 or image.shape[1] != 4:
-            raise ValueError(f"{op}: expected boxes of shape [L, 4] for every image, got {list(image.shape)}")
+            raise ValueError(f"{op}: expected boxes of shape [L, 4] for every image, got {shape_shown(image.shape)}")
         if not image.is_floating_point():
             raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {image.dtype}")
     if not boxes:
@@ -82,7 +82,8 @@ def as_map_indices(
         parts = map_indices
         lengths, got = [[image.shape[0]] for image in boxes], [list(image.shape) for image in parts]
         if got != lengths:
-            raise ValueError(f"{op}: expected map_indices of shapes {lengths}, one for each of the boxes, got {got}")
+            what = f"{op}: expected map_indices of shapes {shown(lengths)}, one for each of the boxes"
+            raise ValueError(f"{what}, got {shown(got)}")
     for image in parts:
         if image.is_floating_point() or image.is_complex() or image.dtype == torch.bool:
             raise TypeError(f"{op}: expected map_indices of an integer dtype, got {image.dtype}")
@@ -92,5 +93,5 @@ def as_map_indices(
 
 def _describe(boxes: object) -> str:
     if isinstance(boxes, (list, tuple)):
-        return f"a {type(boxes).__name__} with {sorted({type(image).__name__ for image in boxes})}"
+        return f"a {type(boxes).__name__} with {shown(sorted({type(image).__name__ for image in boxes}))}"
     return type(boxes).__name__

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +32,11 @@ def shown(value: object) -> str:
         return f"a huge {type(value).__name__}"
 
 
+def shape_shown(shape: Sequence[int]) -> str:
+    """A shape as an error shows it. torch.compile can trace this, and not `shown`."""
+    return f"{list(shape)}" if len(shape) <= 8 else f"{len(shape)} dimensions"
+
+
 def check_tensor(op: str, value: object, name: str = "input") -> None:
     """Raises TypeError unless ``value`` is a tensor of a dtype that the kernels have."""
     if not isinstance(value, Tensor):
@@ -36,10 +45,21 @@ def check_tensor(op: str, value: object, name: str = "input") -> None:
         raise TypeError(f"{op}: expected {name} of dtype {DTYPE_NAMES}, got {value.dtype}")
 
 
+def items_of(value: object) -> tuple[Any, ...] | None:
+    """The items of a sequence, or of an array or a tensor of one dimension; None of anything else, such as a str."""
+    if isinstance(value, (tuple, list)):
+        return tuple(value)
+    if isinstance(value, Sequence):
+        return None if isinstance(value, (str, bytes, bytearray)) else tuple(value)
+    return tuple(value) if getattr(value, "ndim", None) == 1 else None  # type: ignore[arg-type]
+
+
 def whole_number(value: object, what: str) -> int:
     """``value`` as an int; ``what`` begins the error, "op: expected ..."."""
+    if type(value) is int:
+        return value
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
             raise TypeError
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -48,7 +68,7 @@ def whole_number(value: object, what: str) -> int:
 
 def divisions(value: object, what: str) -> tuple[int, int]:
     """A positive int, or a pair of them, as ``(rows, cols)``."""
-    items = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    items = (value, value) if type(value) is int or (found := items_of(value)) is None else found
     if len(items) != 2:
         raise ValueError(f"{what}, got {shown(value)}")
     rows, cols = whole_number(items[0], what), whole_number(items[1], what)
@@ -58,12 +78,24 @@ def divisions(value: object, what: str) -> tuple[int, int]:
 
 
 def scale(op: str, spatial_scale: object) -> float:
-    """``spatial_scale`` as a float. The kernels check that it is positive, and finite in float32."""
-    if isinstance(spatial_scale, bool) or not isinstance(spatial_scale, (int, float)):
-        raise TypeError(f"{op}: expected spatial_scale to be a number, got {shown(spatial_scale)}")
-    if isinstance(spatial_scale, int) and abs(spatial_scale) > 2**128:  # which float() may not hold
+    """``spatial_scale`` as a float: a number of Python's or NumPy's, or an array or tensor without dimensions.
+
+    A tensor is read, which waits for its device, and which no graph of torch.compile or torch.export can hold.
+    """
+    value = spatial_scale
+    if type(value) is not float:
+        if not isinstance(value, int) and getattr(value, "ndim", None) == 0:
+            value = value.item()  # type: ignore[attr-defined]
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{op}: expected spatial_scale to be a number, got {shown(spatial_scale)}")
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf
+    # The least number that is infinite in float32, here because torch.compile takes a global float for a variable.
+    if not 0 < value < 2.0**128 - 2.0**103:
         raise ValueError(f"{op}: expected spatial_scale to be a positive finite number, got {shown(spatial_scale)}")
-    return float(spatial_scale)
+    return value
 
 
 def validates_by_default() -> bool:

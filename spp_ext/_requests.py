@@ -10,6 +10,7 @@ import torch
 
 from spp_ext import _checks
 from spp_ext._boxes import convention_number
+from spp_ext._checks import items_of
 from spp_ext._torch.op_table import MAPS, REGIONS, REGIONS_OF_MAPS, STRIDE1, Request
 from spp_ext.levels import Bins, Level, pyramid
 
@@ -61,8 +62,8 @@ def request_of_regions(
     if maps is None:
         make, cached, is_key = _of_regions, _cached_of_regions, type(spatial_scale) is float
     else:
-        one_for_all = not isinstance(spatial_scale, (list, tuple))
-        spatial_scale = (spatial_scale,) * maps if one_for_all else tuple(spatial_scale)
+        scales = None if type(spatial_scale) is float else items_of(spatial_scale)
+        spatial_scale = (spatial_scale,) * maps if scales is None else scales
         if len(spatial_scale) != maps:
             raise ValueError(f"{op}: expected a spatial_scale for each of {maps} maps, got {len(spatial_scale)}")
         make, cached, is_key = _of_several, _cached_of_several, _SCALES.issuperset(map(type, spatial_scale))

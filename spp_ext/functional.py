@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, SupportsFloat, overload
 
 from torch import Tensor
 
@@ -73,7 +73,9 @@ def spatial_pyramid_pool(
         _checks.check_tensor(op, input)
     if input.dim() != 4:
         if input.dim() != 3:
-            raise ValueError(f"{op}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
+            raise ValueError(
+                f"{op}: expected input of shape [N, C, H, W] or [C, H, W], got {_checks.shape_shown(input.shape)}"
+            )
         if out is not None:
             bins = sum(request_of_maps(op, levels).level_bins)
             row = check_out(op, out, input, (input.shape[0] * bins,)).unsqueeze(0)
@@ -98,7 +100,7 @@ def roi_spatial_pyramid_pool(
     input: Tensor | Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
     levels: Sequence[Level] = ...,
-    spatial_scale: float | Sequence[float] = ...,
+    spatial_scale: SupportsFloat | Sequence[SupportsFloat] = ...,
     *,
     convention: Convention = ...,
     return_indices: Literal[False] = ...,
@@ -111,7 +113,7 @@ def roi_spatial_pyramid_pool(
     input: Tensor | Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
     levels: Sequence[Level] = ...,
-    spatial_scale: float | Sequence[float] = ...,
+    spatial_scale: SupportsFloat | Sequence[SupportsFloat] = ...,
     *,
     convention: Convention = ...,
     return_indices: Literal[True],
@@ -123,7 +125,7 @@ def roi_spatial_pyramid_pool(
     input: Tensor | Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
     levels: Sequence[Level] = ...,
-    spatial_scale: float | Sequence[float] = ...,
+    spatial_scale: SupportsFloat | Sequence[SupportsFloat] = ...,
     *,
     convention: Convention = ...,
     return_indices: bool,
@@ -134,7 +136,7 @@ def roi_spatial_pyramid_pool(
     input: Tensor | Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
     levels: Sequence[Level] = (1, 2, 3, 6),
-    spatial_scale: float | Sequence[float] = 1.0,
+    spatial_scale: SupportsFloat | Sequence[SupportsFloat] = 1.0,
     *,
     convention: Convention = "roi_pool",
     return_indices: bool = False,
@@ -157,7 +159,9 @@ def roi_spatial_pyramid_pool(
         levels: as in `spatial_pyramid_pool`; a level divides the region's window.
         spatial_scale: feature cells per image pixel. With a network of stride 16 it is 1/16: a box from x = 32 to 96
             covers columns 2 to 6 of the map. For several maps one number for all, or a sequence of M: boxes are in
-            the coordinates of one image, however large the images were that the maps were computed from.
+            the coordinates of one image, however large the images were that the maps were computed from. Numbers of
+            NumPy's are numbers too, and so are tensors without dimensions, which are read: that waits for a GPU and
+            breaks a graph of torch.compile.
         convention: how a box becomes a window of feature cells: ``"roi_pool"`` rounds both ends and includes them (Fast
             R-CNN, torchvision); ``"spp_net"`` is Appendix A of the paper; ``"outer"`` is the smallest window that
             covers the box. The README has a picture of the three.
@@ -235,5 +239,5 @@ def _parse_maps(op: str, input: Any) -> tuple[bool, tuple[Tensor, ...]]:
         name = f"input[{m}]" if several else "input"
         _checks.check_tensor(op, map, name)
         if map.dim() != 4:
-            raise ValueError(f"{op}: expected {name} of shape [N, C, H, W], got {list(map.shape)}")
+            raise ValueError(f"{op}: expected {name} of shape [N, C, H, W], got {_checks.shape_shown(map.shape)}")
     return several, maps

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 from torch import Tensor
 
 from spp_ext import _checks
-from spp_ext._checks import MAX_DIVISIONS, shown, whole_number
+from spp_ext._checks import MAX_DIVISIONS, items_of, shape_shown, shown, whole_number
 
 MAX_BINS = 2**31 - 1
 
@@ -69,12 +69,13 @@ class Bins:
                 "spp_ext.Bins: expected rectangles (top, left, bottom, right) of whole numbers with "
                 f"0 <= top < bottom <= {rows} and 0 <= left < right <= {cols}"
             )
-            if not isinstance(rectangle, (tuple, list)):
+            edges = items_of(rectangle)
+            if edges is None:
                 raise TypeError(f"{what}, got {shown(rectangle)}")
-            if len(rectangle) != 4:
+            if len(edges) != 4:
                 raise ValueError(f"{what}, got {shown(rectangle)}")
             try:
-                top, left, bottom, right = (whole_number(edge, what) for edge in rectangle)
+                top, left, bottom, right = (whole_number(edge, what) for edge in edges)
             except TypeError:
                 raise TypeError(f"{what}, got {shown(rectangle)}") from None
             if not (0 <= top < bottom <= rows and 0 <= left < right <= cols):
@@ -97,14 +98,15 @@ ParsedLevel: TypeAlias = Grid | Bins
 
 def parse_levels(op: str, levels: Sequence[Level]) -> tuple[ParsedLevel, ...]:
     """Checks ``levels`` as given to the public op called ``op`` and returns a `Grid` or a `Bins` for each."""
-    if not isinstance(levels, (tuple, list)):
+    items = items_of(levels)
+    if items is None:
         raise TypeError(
             f"{op}: expected levels, a sequence of ints, (rows, cols) pairs or spp_ext.Bins, got {shown(levels)}"
         )
-    if not levels:
+    if not items:
         raise ValueError(f"{op}: expected at least one level, got none")
     parsed: list[ParsedLevel] = []
-    for level in levels:
+    for level in items:
         if isinstance(level, Bins):
             parsed.append(level)
         else:
@@ -183,6 +185,30 @@ def pyramid(op: str, levels: Sequence[Level]) -> Pyramid:
     return Pyramid(encode_levels(parsed), [level.bins for level in parsed])
 
 
+def plain_levels(op: str, levels: Sequence[Level]) -> tuple[Level, ...]:
+    """``levels`` as they are written with ints, pairs of ints and `Bins` alone, which nobody can change."""
+    pairs = zip(parse_levels(op, levels), items_of(levels) or (), strict=True)
+    return tuple(
+        parsed if isinstance(parsed, Bins) else parsed.rows if items_of(written) is None else (parsed.rows, parsed.cols)
+        for parsed, written in pairs
+    )
+
+
+def num_bins(levels: Sequence[Level]) -> int:
+    """How many bins a pyramid has over all its levels: the B of an output ``[N, C * B]``.
+
+    Raises:
+        TypeError: ``levels`` is not a sequence of levels.
+        ValueError: there is no level, or one is not positive.
+
+    Example::
+
+        >>> num_bins((1, 2, 3, 6))
+        50
+    """
+    return sum(level.bins for level in parse_levels("spp_ext.num_bins", levels))
+
+
 def split_levels(output: Tensor, levels: Sequence[Level]) -> list[Tensor]:
     """Splits a pooled feature vector back into its levels.
 
@@ -203,7 +229,9 @@ def split_levels(output: Tensor, levels: Sequence[Level]) -> list[Tensor]:
     parsed = parse_levels(op, levels)
     total = sum(level.bins for level in parsed)
     if output.dim() == 0 or output.shape[-1] % total != 0:
-        raise ValueError(f"{op}: expected output of shape [*, C * {total}] for {total} bins, got {list(output.shape)}")
+        raise ValueError(
+            f"{op}: expected output of shape [*, C * {total}] for {total} bins, got {shape_shown(output.shape)}"
+        )
     channels = output.shape[-1] // total
     views = []
     start = 0

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import ClassVar, SupportsFloat
 
 from torch import Tensor, nn
 
-from spp_ext._boxes import Convention
+from spp_ext._boxes import Convention, convention_number
+from spp_ext._checks import items_of, scale, shown, whole_number
 from spp_ext._reuse import ReusesOutput, shapes_of
 from spp_ext.functional import roi_spatial_pyramid_pool, spatial_pyramid_pool
-from spp_ext.levels import Level, parse_levels
+from spp_ext.levels import Level, num_bins, plain_levels
 
 
-class SpatialPyramidPool(ReusesOutput, nn.Module):
+class _OfLevels(ReusesOutput, nn.Module):
+    _op: ClassVar[str]  # on whose behalf errors speak
+
+    def __init__(self, levels: Sequence[Level], reuse_output: bool) -> None:
+        super().__init__()
+        self.levels = plain_levels(self._op, levels)
+        self.bins = num_bins(self.levels)
+        self.reuse_output = reuse_output
+
+    def out_features(self, channels: int) -> int:
+        """How long a pooled row is: the ``in_features`` of a layer behind this one, for maps of so many channels."""
+        what = f"{self._op}.out_features: expected channels, an int of at least 0"
+        if (count := whole_number(channels, what)) < 0:
+            raise ValueError(f"{what}, got {shown(channels)}")
+        return count * self.bins
+
+
+class SpatialPyramidPool(_OfLevels):
     """`spatial_pyramid_pool` with fixed levels: ``[N, C, H, W]`` to ``[N, C * bins]``, whatever H and W.
 
     Args:
@@ -23,14 +42,14 @@ class SpatialPyramidPool(ReusesOutput, nn.Module):
 
     Example::
 
-        >>> head = nn.Sequential(SpatialPyramidPool((6, 3, 2, 1)), nn.Linear(256 * 50, 4096))
+        >>> pool = SpatialPyramidPool((6, 3, 2, 1))
+        >>> head = nn.Sequential(pool, nn.Linear(pool.out_features(256), 4096))
     """
 
+    _op = "spp_ext.SpatialPyramidPool"
+
     def __init__(self, levels: Sequence[Level] = (1, 2, 3, 6), *, reuse_output: bool = False) -> None:
-        super().__init__()
-        self.bins = sum(level.bins for level in parse_levels("spp_ext.SpatialPyramidPool", levels))
-        self.levels = tuple(tuple(level) if isinstance(level, list) else level for level in levels)
-        self.reuse_output = reuse_output
+        super().__init__(levels, reuse_output)
 
     def forward(self, input: Tensor) -> Tensor:
         """Pools ``[N, C, H, W]`` or ``[C, H, W]``."""
@@ -41,7 +60,7 @@ class SpatialPyramidPool(ReusesOutput, nn.Module):
         return f"levels={self.levels}{self._shown()}"
 
 
-class RoISpatialPyramidPool(ReusesOutput, nn.Module):
+class RoISpatialPyramidPool(_OfLevels):
     """`roi_spatial_pyramid_pool` with fixed levels, scale and convention: regions of a map to ``[K, C * bins]``.
 
     Args:
@@ -51,20 +70,23 @@ class RoISpatialPyramidPool(ReusesOutput, nn.Module):
         reuse_output: as in `SpatialPyramidPool`, as long as the number of regions stays too.
     """
 
+    _op = "spp_ext.RoISpatialPyramidPool"
+
     def __init__(
         self,
         levels: Sequence[Level] = (1, 2, 3, 6),
-        spatial_scale: float | Sequence[float] = 1.0,
+        spatial_scale: SupportsFloat | Sequence[SupportsFloat] = 1.0,
         convention: Convention = "roi_pool",
         *,
         reuse_output: bool = False,
     ) -> None:
-        super().__init__()
-        self.bins = sum(level.bins for level in parse_levels("spp_ext.RoISpatialPyramidPool", levels))
-        self.levels = tuple(tuple(level) if isinstance(level, list) else level for level in levels)
-        self.spatial_scale = spatial_scale
+        super().__init__(levels, reuse_output)
+        scales = items_of(spatial_scale)
+        self.spatial_scale: float | tuple[float, ...] = (
+            scale(self._op, spatial_scale) if scales is None else tuple([scale(self._op, each) for each in scales])
+        )
+        convention_number(self._op, convention)  # which checks it
         self.convention: Convention = convention
-        self.reuse_output = reuse_output
 
     def forward(
         self,

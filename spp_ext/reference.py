@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from spp_ext._boxes import Convention
+from spp_ext._checks import shown
 from spp_ext.levels import Bins, Grid, Level, ParsedLevel, parse_levels
 
 Array: TypeAlias = torch.Tensor | np.ndarray
@@ -373,7 +374,7 @@ def roi_spatial_pyramid_pool(
     if len({(x.shape[:2], x.dtype) for x in maps}) > 1:
         raise ValueError(f"{op}: expected maps of one N, C and dtype, got shapes {[list(x.shape) for x in maps]}")
     if convention not in CONVENTIONS:
-        raise ValueError(f"{op}: expected a convention of {list(CONVENTIONS)}, got {convention!r}")
+        raise ValueError(f"{op}: expected a convention of {list(CONVENTIONS)}, got {shown(convention)}")
     batch_index, coordinates = split_boxes(op, boxes, maps[0].shape[0])
     dtype = coordinates.dtype.type
     scales = spatial_scale if isinstance(spatial_scale, Sequence) else [spatial_scale] * len(maps)
@@ -510,7 +511,9 @@ def multi_kernel_max_pool2d(
     op = "spp_ext.reference.multi_kernel_max_pool2d"
     maps = _images(op, input)
     if any(size < 1 or size % 2 == 0 for size in kernel_sizes) or (cascade and sorted(kernel_sizes) != [*kernel_sizes]):
-        raise ValueError(f"{op}: expected kernel_sizes to be odd, and ascending in a cascade, got {kernel_sizes}")
+        raise ValueError(
+            f"{op}: expected kernel_sizes to be odd, and ascending in a cascade, got {shown(kernel_sizes)}"
+        )
     images, channels, height, width = maps.shape
     values = np.empty([images, 1 + len(kernel_sizes), channels, height, width], maps.dtype)
     argmax = np.empty(values.shape, np.int64)
@@ -652,7 +655,7 @@ def _grid(op: str, output_size: int | Sequence[int | None], least: int, kept: Se
     given[: len(kept)] = [size if n is None else n for n, size in zip(given, kept, strict=False)]
     sizes = [n for n in given if isinstance(n, (int, np.integer)) and n >= least]
     if len(given) != 2 or len(sizes) != 2:
-        raise ValueError(f"{op}: expected output_size, an int or a pair, of at least {least}, got {output_size!r}")
+        raise ValueError(f"{op}: expected output_size, an int or a pair, of at least {least}, got {shown(output_size)}")
     return Grid(*sizes)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import guard_or_false
 
+from spp_ext._checks import shape_shown
 from spp_ext._torch.op_table import Pooling
 from spp_ext._torch.private import transforms_are_open, unpack_dual
 
@@ -25,7 +26,7 @@ def check_out(op: str, out: object, like: Tensor, shape: Sequence[Any]) -> Tenso
     if out.device != like.device:
         raise ValueError(f"{op}: expected input and out on one device, got two")
     if out.shape != shape:
-        raise ValueError(f"{op}: expected out of shape {list(shape)}, got {list(out.shape)}")
+        raise ValueError(f"{op}: expected out of shape {shape_shown(shape)}, got {shape_shown(out.shape)}")
     return out
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import spp_ext
 from spp_ext._boxes import widened
+from spp_ext._checks import shown
 from spp_ext.models.boxes import Detections, nms
 from spp_ext.models.sppnet import SMALLEST, Layer, SPPNet, check_layer
 from spp_ext.models.windows import (
@@ -77,7 +78,7 @@ class SPPDetector(nn.Module):
         check_layer(layer)
         if not scales or min(scales) < SMALLEST:
             expected = f"at least one scale, of {SMALLEST} pixels or more"
-            raise ValueError(f"spp_ext.models: expected {expected}, got {list(scales)}")
+            raise ValueError(f"spp_ext.models: expected {expected}, got {shown(list(scales))}")
         self.network, self.scales, self.region_size = network.eval(), tuple(scales), region_size
         self.layer, self.mapping, self.nms_threshold = layer, mapping, nms_threshold
         self.score_threshold, self.max_detections = score_threshold, max_detections

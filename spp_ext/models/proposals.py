@@ -17,6 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from spp_ext._checks import shown
+
 Method = Literal["auto", "selective_search", "grid"]
 
 ASPECTS = (1 / 2, 1 / math.sqrt(2), 1.0, math.sqrt(2), 2.0)  # height / width
@@ -108,4 +110,4 @@ def propose(image: Tensor, count: int = 2000, method: Method = "auto") -> Tensor
     if method == "grid":
         height, width = image.shape[1:]
         return grid(height, width, count)
-    raise ValueError(f'spp_ext.models: expected method "auto", "selective_search" or "grid", got {method!r}')
+    raise ValueError(f'spp_ext.models: expected method "auto", "selective_search" or "grid", got {shown(method)}')

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spp_ext._boxes import as_rois, widened
+from spp_ext._checks import shown
 from spp_ext.functional import roi_spatial_pyramid_pool
 from spp_ext.levels import Level
 from spp_ext.models.windows import CONVENTIONS, Mapping, check_mapping, pooling_boxes, pooling_scale
@@ -40,7 +41,7 @@ SMALLEST = 64  # pixels; conv5 has 3 x 3 cells then
 def check_layer(layer: str) -> None:
     """Raises ValueError if no layer of that name describes an image."""
     if layer not in LAYERS:
-        raise ValueError(f"spp_ext.models: expected layer to be one of {LAYERS}, got {layer!r}")
+        raise ValueError(f"spp_ext.models: expected layer to be one of {LAYERS}, got {shown(layer)}")
 
 
 class WithinChannelNorm(nn.Module):

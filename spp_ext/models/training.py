@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from spp_ext._checks import shown
 from spp_ext._progress import progress as show_progress
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -88,7 +89,7 @@ class MultiSizeTrainer:
         if not sizes or batch_size < 1 or not len(dataset):
             raise ValueError(
                 "spp_ext.models: expected at least one size, one example and a batch_size of at least 1, "
-                f"got sizes={list(sizes)}, {len(dataset)} examples and batch_size={batch_size}"
+                f"got sizes={shown(list(sizes))}, {len(dataset)} examples and batch_size={batch_size}"
             )
         self.network, self.dataset, self.sizes = network, dataset, tuple(sizes)
         self.optimizer, self.scheduler = optimizer, scheduler

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from spp_ext._boxes import Convention
+from spp_ext._checks import shown
 
 Mapping = Literal["appendix_a", "released"]
 
@@ -35,7 +36,7 @@ CONVENTIONS: dict[str, Convention] = {"appendix_a": "spp_net", "released": "roi_
 def check_mapping(mapping: str) -> None:
     """Raises ValueError if there is no such mapping."""
     if mapping not in CONVENTIONS:
-        raise ValueError(f'spp_ext.models: expected mapping "appendix_a" or "released", got {mapping!r}')
+        raise ValueError(f'spp_ext.models: expected mapping "appendix_a" or "released", got {shown(mapping)}')
 
 
 def pooling_scale(factor: float, mapping: Mapping) -> float:

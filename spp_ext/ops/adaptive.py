@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, shown
+from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, shape_shown, shown, whole_number
 from spp_ext._reuse import ReusesOutput
 from spp_ext._torch.op_table import MAPS, Request
 from spp_ext._torch.outs import check_out, indices_beside_out
@@ -17,6 +17,7 @@ from spp_ext.levels import encoded_grid
 from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.adaptive_max_pool2d"
+_SIZES = "expected output_size to be an int or a pair of ints and None"
 
 
 @overload
@@ -70,7 +71,7 @@ def adaptive_max_pool2d(
     """
     if not isinstance(input, Tensor):
         raise TypeError(f"{_OP}: expected input to be a Tensor, got {type(input).__name__}")
-    rows, cols = _output_size(input, output_size)
+    rows, cols = _output_size(_OP, output_size, input.shape)
     _check_input(input)
     if out is not None:
         if return_indices:
@@ -110,41 +111,48 @@ def _request(rows: int, cols: int) -> Request:
     return Request(MAPS, (encoded_grid(rows, cols),), [rows * cols])
 
 
-def _output_size(input: Tensor, output_size: object) -> tuple[int, int]:
-    """``output_size`` as rows and columns, under torch's rules and with the types of its errors."""
-    what = f"{_OP}: expected output_size to be an int or a pair of ints and None"
-    rows: Any
-    cols: Any
-    if _is_int(output_size):
-        rows = cols = output_size
+def _output_size(op: str, output_size: object, shape: Sequence[int] | None = None) -> tuple[Any, Any]:
+    """``output_size`` as rows and columns, under torch's rules and with the types of its errors.
+
+    None is what ``shape``, that of a map, has in its place; without a shape it stays.
+    """
+    if type(output_size) is int:  # which spares most calls the rest
+        items: Sequence[Any] = (output_size, output_size)
     else:
-        try:
-            items = list(output_size)  # type: ignore[call-overload]  # what is no iterable is a TypeError
-        except TypeError:
-            raise TypeError(f"{what}, got {shown(output_size)}") from None
-        if len(items) >= input.dim():
-            raise ValueError(f"{what} for an input of shape {list(input.shape)}, got {shown(output_size)}")
-        # As many of the last dimensions as there are items.
-        items = [size if item is None else item for item, size in zip(items, input.shape[-len(items) :], strict=False)]
-        if not all(map(_is_int, items)):
-            raise TypeError(f"{what}, got {shown(output_size)}")
-        if len(items) != 2:
-            raise RuntimeError(f"{what}, got {shown(output_size)}")
-        rows, cols = items
-    if not (0 <= rows <= MAX_DIVISIONS and 0 <= cols <= MAX_DIVISIONS):
-        raise RuntimeError(f"{what}, each from 0 to {MAX_DIVISIONS}, got {shown(output_size)}")
+        items = _items(op, output_size, shape)
+    rows, cols = items
+    if not ((rows is None or 0 <= rows <= MAX_DIVISIONS) and (cols is None or 0 <= cols <= MAX_DIVISIONS)):
+        raise RuntimeError(f"{op}: {_SIZES}, each from 0 to {MAX_DIVISIONS}, got {shown(output_size)}")
     return rows, cols
 
 
-def _is_int(value: object) -> bool:
-    if isinstance(value, (int, torch.SymInt)):
-        return not isinstance(value, bool)
-    return hasattr(value, "__index__") and not isinstance(value, Tensor)  # NumPy's
+def _items(op: str, output_size: Any, shape: Sequence[int] | None) -> Sequence[Any]:
+    what = f"{op}: {_SIZES}"
+    try:
+        items = list(output_size)
+    except TypeError:  # of one number, or of none
+        number = output_size if isinstance(output_size, torch.SymInt) else whole_number(output_size, what)
+        return number, number
+    if shape is not None:
+        if len(items) >= len(shape):
+            _check_rank(shape, ValueError)
+            raise ValueError(f"{what} for an input of shape {list(shape)}, got {shown(output_size)}")
+        # As many of the last dimensions as there are items.
+        items = [size if item is None else item for item, size in zip(items, shape[-len(items) :], strict=False)]
+    items = [item if item is None or isinstance(item, torch.SymInt) else whole_number(item, what) for item in items]
+    if len(items) != 2:
+        raise RuntimeError(f"{what}, got {shown(output_size)}")
+    return items
+
+
+def _check_rank(shape: Sequence[int], error: type[Exception]) -> None:
+    if len(shape) not in (3, 4):
+        raise error(f"{_OP}: expected input of shape [N, C, H, W] or [C, H, W], got {shape_shown(shape)}")
 
 
 def _check_input(input: Tensor) -> None:
-    if input.dim() not in (3, 4):
-        raise RuntimeError(f"{_OP}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
+    if input.dim() != 4:
+        _check_rank(input.shape, RuntimeError)
     if 0 in input.shape[1:]:
         raise RuntimeError(
             f"{_OP}: expected input without empty dimensions other than the first, got {list(input.shape)}"
@@ -193,7 +201,8 @@ class AdaptiveMaxPool2d(ReusesOutput, nn.AdaptiveMaxPool2d):
         *,
         reuse_output: bool = False,
     ) -> None:
-        super().__init__(output_size, return_indices)
+        rows, cols = _output_size("spp_ext.ops.AdaptiveMaxPool2d", output_size)
+        super().__init__(output_size if isinstance(output_size, int) else (rows, cols), return_indices)
         self.reuse_output = reuse_output
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:

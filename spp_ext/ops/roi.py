@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import SupportsFloat
 
 from torch import Tensor, nn
 
@@ -16,13 +17,14 @@ from spp_ext.levels import encoded_grid
 from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.roi_pool"
+_SIZE = f"expected output_size, an int or a pair, between 1 and {_checks.MAX_DIVISIONS}"
 
 
 def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
     output_size: int | Sequence[int],
-    spatial_scale: float = 1.0,
+    spatial_scale: SupportsFloat = 1.0,
     *,
     out: Tensor | None = None,
 ) -> Tensor:
@@ -38,7 +40,8 @@ def roi_pool(
         boxes: ``[K, 5]``, rows of (batch_index, x1, y1, x2, y2), or a list of N tensors ``[L, 4]``, the boxes of each
             image. In image coordinates, of any floating-point dtype whatever the input's.
         output_size: ``n`` for n x n bins, or ``(rows, cols)``.
-        spatial_scale: feature cells per image pixel, 1/16 for a network of stride 16.
+        spatial_scale: feature cells per image pixel, 1/16 for a network of stride 16; a number, as in
+            `spp_ext.roi_spatial_pyramid_pool`.
         out: the tensor to write into and return, as in `spp_ext.spatial_pyramid_pool`. torchvision has none.
 
     Returns:
@@ -61,10 +64,9 @@ def roi_pool(
     """
     _checks.check_tensor(_OP, input)
     if input.dim() != 4:
-        raise ValueError(f"{_OP}: expected input of shape [N, C, H, W], got {list(input.shape)}")
+        raise ValueError(f"{_OP}: expected input of shape [N, C, H, W], got {_checks.shape_shown(input.shape)}")
     scale = _checks.scale(_OP, spatial_scale)
-    what = f"{_OP}: expected output_size, an int or a pair, between 1 and {_checks.MAX_DIVISIONS}"
-    rows, cols = _checks.divisions(output_size, what)
+    rows, cols = _checks.divisions(output_size, f"{_OP}: {_SIZE}")
     rois = as_rois(_OP, boxes, input)
     validate = not input.is_cpu and _checks.validates_by_default()
     request = Request(REGIONS, (encoded_grid(rows, cols), scale, TORCHVISION, validate), [rows * cols])
@@ -86,10 +88,13 @@ class RoIPool(ReusesOutput, nn.Module):
         reuse_output: as in `spp_ext.RoISpatialPyramidPool`; torchvision's module has none.
     """
 
-    def __init__(self, output_size: int | Sequence[int], spatial_scale: float, *, reuse_output: bool = False) -> None:
+    def __init__(
+        self, output_size: int | Sequence[int], spatial_scale: SupportsFloat, *, reuse_output: bool = False
+    ) -> None:
         super().__init__()
-        self.output_size = output_size
-        self.spatial_scale = spatial_scale
+        rows, cols = _checks.divisions(output_size, f"spp_ext.ops.RoIPool: {_SIZE}")
+        self.output_size = output_size if isinstance(output_size, int) else (rows, cols)
+        self.spatial_scale = _checks.scale("spp_ext.ops.RoIPool", spatial_scale)
         self.reuse_output = reuse_output
 
     def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from spp_ext._checks import MAX_DIVISIONS, check_tensor, shown, whole_number
+from spp_ext._checks import MAX_DIVISIONS, check_tensor, items_of, shape_shown, shown, whole_number
 from spp_ext._requests import request_of_kernels
 from spp_ext._reuse import ReusesOutput
 from spp_ext._torch.outs import check_out
@@ -55,7 +55,7 @@ def multi_kernel_max_pool2d(
     check_tensor(_OP, input)
     sizes = _kernel_sizes(_OP, kernel_sizes, cascade)
     if input.dim() not in (3, 4):
-        raise ValueError(f"{_OP}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
+        raise ValueError(f"{_OP}: expected input of shape [N, C, H, W] or [C, H, W], got {shape_shown(input.shape)}")
     if input.dim() == 4:
         return _pool(input, sizes, cascade, out)
     if out is None:
@@ -85,9 +85,10 @@ def reorder_blocks(output: Tensor, blocks: Sequence[int], channels: int) -> Tens
 
 def _kernel_sizes(op: str, kernel_sizes: object, cascade: bool) -> tuple[int, ...]:
     what = f"{op}: expected kernel_sizes, a sequence of odd ints from 1 to {MAX_DIVISIONS - 1}"
-    if not isinstance(kernel_sizes, (tuple, list)):
+    items = items_of(kernel_sizes)
+    if items is None:
         raise TypeError(f"{what}, got {shown(kernel_sizes)}")
-    sizes = tuple([whole_number(size, what) for size in kernel_sizes])
+    sizes = tuple([whole_number(size, what) for size in items])
     if not sizes or min(sizes) < 1 or max(sizes) >= MAX_DIVISIONS or not all([size % 2 for size in sizes]):
         raise ValueError(f"{what}, got {shown(kernel_sizes)}")
     if cascade and any(after < before for before, after in pairwise(sizes)):
@@ -142,8 +143,8 @@ class SPPF(_Block):
         op = "spp_ext.ops.SPPF"
         (self.kernel_size,) = _kernel_sizes(op, (kernel_size,), cascade=False)
         self.repeats = whole_number(repeats, f"{op}: expected repeats, an int")
-        if self.repeats < 1:
-            raise ValueError(f"{op}: expected repeats of at least 1, got {shown(repeats)}")
+        if not 1 <= self.repeats < MAX_DIVISIONS:
+            raise ValueError(f"{op}: expected repeats from 1 to {MAX_DIVISIONS - 1}, got {shown(repeats)}")
         self._kernel_sizes = _kernel_sizes(
             op, tuple(1 + i * (self.kernel_size - 1) for i in range(1, self.repeats + 1)), cascade=True
         )

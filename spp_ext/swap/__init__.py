@@ -1,5 +1,9 @@
-"""Swaps the pooling inside a model for this package's: `replace` finds and swaps, `fuse` rewrites YOLO's blocks."""
+"""Swaps the pooling inside a model for this package's.
+
+`replace` finds and swaps, `fuse` and `pyramids` rewrite forwards, `calls` reads them, `training` keeps a swap.
+"""
 
 from spp_ext.swap.replace import Replacements, Row, replace_pooling
+from spp_ext.swap.training import replace_pooling_in_training
 
-__all__ = ["Replacements", "Row", "replace_pooling"]
+__all__ = ["Replacements", "Row", "replace_pooling", "replace_pooling_in_training"]

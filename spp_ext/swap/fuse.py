@@ -1,7 +1,8 @@
-"""Finds the pools of a YOLO block in its forward, whatever the block is called, and fuses them.
+"""Finds the pools of a block in its forward, whatever the block is called, and fuses them.
 
 A block's forward is traced with `torch.fx`, every module it calls left whole. In the graph a concatenation over
-channels of a map and stride-1 max pools of it (SPP), or of a chain of such pools (SPPF), becomes one call. The block
+channels of a map and stride-1 max pools of it (SPP), or of a chain of such pools (SPPF), becomes one call, and so does
+one of flattened adaptive max pools (`pyramids`). Pools may be modules or functions (`calls`). The block
 stays the object that it was, with its parameters, hooks and attributes; only its class changes, to a subclass of its
 own with the rewritten forward.
 """
@@ -18,13 +19,19 @@ from torch import Tensor, fx, nn
 
 from spp_ext._checks import DTYPES
 from spp_ext.ops.yolo import multi_kernel_max_pool2d, reorder_blocks
+from spp_ext.swap.calls import (
+    HOOKS,
+    LeaveAlone,
+    called_module,
+    concatenation,
+    has_hooks,
+    is_flattened_pool,
+    pool_of,
+    pooled_by,
+)
+from spp_ext.swap.pyramids import fuse_levels
 
-_CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-class LeaveAlone(Exception):
-    """A block cannot be fused; the message is the reason, fit for a report."""
+NOT_CONCATENATED = "its results are not concatenated with the map they pool"
 
 
 # ---- what a fused forward calls ----
@@ -75,30 +82,29 @@ def why_not_same_size(pool: nn.MaxPool2d) -> str | None:
     return None
 
 
-def _kernel_of(pool: nn.Module) -> int:
+def _kernel_of(module: nn.Module, node: fx.Node) -> int:
+    pool = pool_of(module, node)
     assert isinstance(pool, nn.MaxPool2d)
     return pool.kernel_size if isinstance(pool.kernel_size, int) else pool.kernel_size[0]
 
 
-def called_module(module: nn.Module, node: fx.Node) -> nn.Module:
-    """The part of ``module`` that ``node``, a call_module, calls."""
-    assert isinstance(node.target, str)  # its name
-    return module.get_submodule(node.target)
-
-
-def is_fusible(module: nn.Module) -> bool:
+def is_fusible(module: nn.Module | None) -> bool:
     """Whether ``module`` is a max pool that a fused forward may do without."""
-    return type(module) is nn.MaxPool2d and why_not_same_size(module) is None and not has_hooks(module)
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody listens to the calls of ``module``."""
-    return any(getattr(module, hooks, None) for hooks in _HOOKS)
+    if type(module) is nn.MaxPool2d:
+        return why_not_same_size(module) is None and not has_hooks(module)
+    return type(module) is nn.AdaptiveMaxPool2d and not has_hooks(module)
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return True
+        return not is_flattened_pool(module)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        try:
+            self.path_of_module(m)
+        except NameError:  # made by the forward itself
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
 
 def _trace(module: nn.Module, training: bool) -> fx.Graph:
@@ -144,6 +150,16 @@ def fused_graph(module: nn.Module) -> tuple[fx.Graph, list[str]]:
     Raises:
         LeaveAlone: there is nothing to fuse, or what was traced is not all that the forward does.
     """
+    graph = traced_graph(module)
+    return graph, fuse_graph(module, graph)
+
+
+def traced_graph(module: nn.Module) -> fx.Graph:
+    """The forward of ``module``.
+
+    Raises:
+        LeaveAlone: what was traced is not all that the forward does.
+    """
     if "forward" in vars(module):
         raise LeaveAlone("its forward was replaced on the instance")
     if isinstance(module, (fx.GraphModule, torch.jit.ScriptModule)):
@@ -151,29 +167,34 @@ def fused_graph(module: nn.Module) -> tuple[fx.Graph, list[str]]:
     graph, in_training = _trace(module, False), _trace(module, True)
     if _source(graph) != _source(in_training):
         raise LeaveAlone("its forward differs between training and evaluation")
+    return graph
 
+
+def fuse_graph(module: nn.Module, graph: fx.Graph) -> list[str]:
+    """Rewrites ``graph``, the forward of ``module``, and says what was fused in it.
+
+    Raises:
+        LeaveAlone: there is nothing to fuse.
+    """
     fused, obstacle = [], None
-    for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in _CONCATENATIONS:
+    for node in list(graph.nodes)[::-1]:  # of concatenations in one another the outermost first
+        if concatenation(node) is not None:
             try:
-                what = _fuse_concatenation(module, graph, node)
+                what = _fuse_concatenation(module, graph, node) or fuse_levels(module, graph, node)
             except LeaveAlone as reason:
                 obstacle = reason
             else:
                 fused += [what] if what else []
     if not fused:
-        raise obstacle or LeaveAlone("its results are not concatenated with the map they pool")
+        raise obstacle or LeaveAlone(NOT_CONCATENATED)
     graph.lint()
-    return graph, fused
+    return fused[::-1]
 
 
 def _fuse_concatenation(module: nn.Module, graph: fx.Graph, node: fx.Node) -> str | None:
     """Replaces one concatenation if it is of a map and its pools; says what it was, or None if it has no pools."""
-    maps = node.args[0] if node.args else node.kwargs.get("tensors")
-    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
-    if not isinstance(maps, (list, tuple)) or not all(isinstance(map, fx.Node) for map in maps):
-        return None
-    source = {map: map.args[0] for map in maps if _is_pool(module, map)}
+    maps, dim = concatenation(node) or ([], None)
+    source = {map: pooled_by(map) for map in maps if _is_pool(module, map)}
     if not source:
         return None
     if dim != 1:
@@ -183,7 +204,7 @@ def _fuse_concatenation(module: nn.Module, graph: fx.Graph, node: fx.Node) -> st
     if others:
         raise LeaveAlone("its results are concatenated with more than the map they pool")
 
-    kernel = {map: _kernel_of(called_module(module, map)) for map in source}
+    kernel = {map: _kernel_of(module, map) for map in source}
     if all(source[map] is base for map in source):
         cascade, sizes = False, sorted(set(kernel.values()))
         block = {base: 0, **{map: 1 + sizes.index(kernel[map]) for map in source}}
@@ -214,9 +235,8 @@ def _fuse_concatenation(module: nn.Module, graph: fx.Graph, node: fx.Node) -> st
 
 
 def _is_pool(module: nn.Module, node: fx.Node) -> bool:
-    if node.op != "call_module" or len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
-        return False
-    return is_fusible(called_module(module, node))
+    pool = pool_of(module, node)
+    return isinstance(pool, nn.MaxPool2d) and is_fusible(pool)
 
 
 # ---- the class of a fused block ----
@@ -317,7 +337,7 @@ def check_same_results(module: nn.Module, fused: type[nn.Module], graph: fx.Grap
 def _trial_copy(module: nn.Module) -> nn.Module:
     twin = copy.deepcopy(module).double().requires_grad_(True)
     for part in twin.modules():
-        for hooks in _HOOKS:
+        for hooks in HOOKS:
             getattr(part, hooks).clear()
     return twin
 
@@ -334,7 +354,7 @@ def _runnable_shape(module: nn.Module, input: fx.Node, device: torch.device) -> 
     )
     failure: Exception | None = None
     for c in [*list(channels)[:8], 4]:
-        for h, w in ((9, 8), (40, 36)):
+        for h, w in ((9, 8), (40, 36), (100, 92)):
             try:
                 module.forward(torch.zeros(2, c, h, w, dtype=torch.float64, device=device))
                 return 2, c, h, w

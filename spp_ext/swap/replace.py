@@ -6,25 +6,27 @@ import copy
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from torch import nn
+from torch import fx, nn
 
 from spp_ext._torch import library
 from spp_ext.ops.adaptive import AdaptiveMaxPool2d
 from spp_ext.ops.roi import RoIPool
 from spp_ext.ops.yolo import SPP, SPPF
-from spp_ext.swap import fuse
+from spp_ext.swap import calls, fuse
 
 _OURS = (AdaptiveMaxPool2d, RoIPool, SPP, SPPF)
 _ALREADY = "it is spp_ext's already"
+_ADVICE = {calls.ROI_POOL: "called as a function, for which spp_ext.ops.roi_pool can be called"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A module that `replace_pooling` looked at."""
+    """A module that `replace_pooling` looked at, or a function that a module calls."""
 
-    name: str  # as in model.named_modules()
-    kind: str  # its class before
+    name: str  # of the module, as in model.named_modules()
+    kind: str  # its class before, or the function with "()"
     replacement: str | None  # its class now, None if it was left alone
     note: str  # what was fused, or why it was left alone
 
@@ -68,16 +70,23 @@ def replace_pooling(model: nn.Module, *, inplace: bool = True) -> Replacements:
     - ``torch.nn.AdaptiveMaxPool2d``, for `AdaptiveMaxPool2d`;
     - ``torchvision.ops.RoIPool``, for `RoIPool` (the README lists where its results differ on purpose);
     - YOLO's blocks SPP, SPPF, SPPCSPC, SPPELAN and whatever else pools like them: any module that pools one map with
-      stride-1 ``nn.MaxPool2d`` of odd sizes that keep its size, side by side or in cascade, and concatenates the map
-      and the results over channels. Found by tracing its forward, not by name; before it is swapped, a copy is tried
-      on small maps against the original, outputs and gradients.
+      stride-1 max pools of odd sizes that keep its size, side by side or in cascade, and concatenates the map and the
+      results over channels;
+    - SPP layers written by hand: any module that flattens adaptive max pools of one map and concatenates them, which
+      becomes one `spatial_pyramid_pool`.
+
+    The pools of the last two may be modules or functions, ``F.max_pool2d`` and ``F.adaptive_max_pool2d``. They are
+    found by tracing the forward, not by name; before the swap a copy is tried on small maps against the original,
+    outputs and gradients.
 
     A swapped module stays the same object: name, parameters, buffers, hooks, attributes, mode and ``state_dict`` are
     kept, only its class changes (for a block, to a subclass of its own). The forward of a block is fixed by this: what
     it reads from its attributes, such as a number of repeats, no longer follows when they change.
 
-    Not seen are pools that a forward calls as functions, and subclasses of the classes above are left alone, as are
-    blocks whose pools have hooks or whose forward cannot be traced.
+    Subclasses of the classes above are left alone, as are blocks whose pools have hooks or whose forward cannot be
+    traced. A pool that a forward still calls as a function has a row in the report, named after the function.
+
+    The training of ultralytics builds a model anew, without the swap: see `spp_ext.swap.replace_pooling_in_training`.
 
     Args:
         model: any module, also one of the above itself.
@@ -113,17 +122,14 @@ def replace_pooling(model: nn.Module, *, inplace: bool = True) -> Replacements:
         if isinstance(module, fuse.Fused):
             fused_pools.update(pools)
             report.rows.append(Row(name, kind, None, _ALREADY))
-        elif any(fuse.is_fusible(pool) for pool in pools):
-            try:
-                note = _fuse(module, pools, fused_pools)
-            except fuse.LeaveAlone as reason:
-                reasons.update(dict.fromkeys(pools, str(reason)))
-            else:
-                report.rows.append(Row(name, kind, type(module).__name__, note))
+        elif any(fuse.is_fusible(pool) for pool in pools) or calls.pools_in_code(module):
+            report.rows += _rows_of_forward(name, module, pools, fused_pools, reasons)
+        elif module in fused_pools:
+            pass
         elif type(module) in replacement_of and "forward" not in vars(module):
             module.__class__ = replacement_of[type(module)]
             report.rows.append(Row(name, kind, type(module).__name__, str(module.output_size)))
-        elif _pools(module, replacement_of) and module not in fused_pools:
+        elif _pools(module, replacement_of):
             report.rows.append(Row(name, kind, None, _why_left_alone(module, reasons, replacement_of)))
     return report
 
@@ -158,21 +164,57 @@ def _is_list(module: nn.Module) -> bool:
 def _max_pools(module: nn.Module) -> Iterator[nn.Module]:
     """The max pools among the children of ``module`` and in its lists of modules, which nobody else can call."""
     for child in module.children():
-        if _is_list(child):
+        if _is_list(child) or calls.is_flattened_pool(child):
             yield from _max_pools(child)
-        elif isinstance(child, nn.MaxPool2d):
+        elif isinstance(child, (nn.MaxPool2d, nn.AdaptiveMaxPool2d)):
             yield child
 
 
-def _fuse(module: nn.Module, pools: list[nn.Module], fused_pools: set[nn.Module]) -> str:
-    graph, what = fuse.fused_graph(module)
+def _rows_of_forward(
+    name: str, module: nn.Module, pools: list[nn.Module], fused_pools: set[nn.Module], reasons: dict[nn.Module, str]
+) -> list[Row]:
+    """Fuses what the forward of ``module`` pools if that can be. Its row, and rows of the functions it still calls."""
+    kind, rows = type(module).__name__, []
+    functions: dict[Any, tuple[str, str | None]] = {
+        name: (name, _ADVICE.get(name)) for name in calls.pools_in_code(module)
+    }
+    try:
+        graph = fuse.traced_graph(module)
+        functions = {node: (name, _why_no_function(module, node, name)) for node, name in calls.functions_of(graph)}
+        note = _fuse(module, graph, pools, fused_pools)
+    except calls.LeaveAlone as refusal:
+        reason = str(refusal)
+        reasons.update(dict.fromkeys(pools, reason))
+    else:
+        reason = fuse.NOT_CONCATENATED
+        rows.append(Row(name, kind, type(module).__name__, note))
+        functions = {node: functions[node] for node in graph.nodes if node in functions}
+    for called, own in dict.fromkeys(functions.values()):
+        is_alone = reason == fuse.NOT_CONCATENATED and called == "adaptive_max_pool2d"
+        why = own or ("its results are not flattened and concatenated" if is_alone else reason)
+        rows.append(Row(name, f"{called}()", None, why))
+    return rows
+
+
+def _why_no_function(module: nn.Module, node: fx.Node, name: str) -> str | None:
+    """Why the pool that ``node`` calls as a function cannot be swapped, as far as its arguments tell."""
+    if name in _ADVICE:
+        return _ADVICE[name]
+    pool = calls.pool_of(module, node)
+    if pool is None:
+        return "its arguments are known only when it is called"
+    return fuse.why_not_same_size(pool) if isinstance(pool, nn.MaxPool2d) else None
+
+
+def _fuse(module: nn.Module, graph: fx.Graph, pools: list[nn.Module], fused_pools: set[nn.Module]) -> str:
+    what = fuse.fuse_graph(module, graph)
     fused = fuse.fused_class(module, graph)
     fuse.check_same_results(module, fused, graph)
-    still_called = {fuse.called_module(module, node) for node in graph.nodes if node.op == "call_module"}
+    still_called = {calls.called_module(module, node) for node in graph.nodes if node.op == "call_module"}
     try:
         module.__class__ = fused
     except TypeError as error:
-        raise fuse.LeaveAlone(f"its class cannot be changed ({error})") from None
+        raise calls.LeaveAlone(f"its class cannot be changed ({error})") from None
     fused_pools.update(pool for pool in pools if pool not in still_called)
     return "; ".join(what)
 
@@ -187,9 +229,9 @@ def _why_left_alone(
     if type(module) is nn.MaxPool2d:
         if (difference := fuse.why_not_same_size(module)) is not None:
             return difference
-        if fuse.has_hooks(module):
+        if calls.has_hooks(module):
             return "it has hooks, which a fused forward would not run"
-        return reasons.get(module, "its results are not concatenated with the map they pool")
+        return reasons.get(module, fuse.NOT_CONCATENATED)
     if type(module) in replacement_of:
         return "its forward was replaced on the instance"
     if isinstance(module, (nn.MaxPool2d, *replacement_of)):

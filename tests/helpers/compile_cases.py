@@ -98,6 +98,9 @@ def forward_cases():
     yield "map", maps, one_map(), 1
     yield "map, channels_last", maps, one_map(torch.channels_last), 1
     yield "module that reuses its output", spp_ext.SpatialPyramidPool(LEVELS, reuse_output=True), one_map(), 1
+    # A module has read its tensor and its range before.
+    yield "module of regions", spp_ext.RoISpatialPyramidPool(range(1, 4), torch.tensor(0.5)), map_and_rois(), 1
+    yield "levels in a range", lambda x: 2 * spp_ext.spatial_pyramid_pool(x * 1, range(1, 4)), one_map(), 1
     yield "map, bfloat16", maps, one_map(dtype=torch.bfloat16), 1
     yield "regions", regions, map_and_rois(), 1
     yield "indices", with_indices, one_map(), 1
@@ -197,6 +200,13 @@ def main():
         out, expected = (torch.zeros(x.shape[0], 5 * x.shape[1]) for _ in range(2))
         assert compiled(x, out) is out
         assert torch.equal(out, registered(x, expected))
+
+    # A tensor as scale is read, so it breaks the graph.
+    torch._dynamo.reset()
+    (x, rois), scale = map_and_rois()[0], torch.tensor(0.5)
+    compiled = torch.compile(spp_ext.ops.roi_pool, backend=backend)
+    for factor in (1, 2):
+        assert torch.equal(compiled(x, rois, 2, factor * scale), spp_ext.ops.roi_pool(x, rois, 2, factor * 0.5))
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ def test_levels_that_are_none_are_refused(levels, error, message):
 
 def test_an_equal_number_of_another_type_is_still_refused():
     assert request_of_maps("spp_ext.test", (1, 2)) is request_of_maps("spp_ext.test", (1, 2))
+    request_of_maps("spp_ext.test", ((1, 1), 2))
     for impostor in (True, 1.0):
         with pytest.raises(TypeError):
             request_of_maps("spp_ext.test", (impostor, 2))

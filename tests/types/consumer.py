@@ -17,7 +17,7 @@ from typing_extensions import assert_type
 
 import spp_ext
 from spp_ext import Bins, Convention, Level, ops, reference
-from spp_ext.swap import Replacements, Row
+from spp_ext.swap import Replacements, Row, replace_pooling_in_training
 
 # ---- the functions ----
 
@@ -83,9 +83,11 @@ for mistake in mistakes:
 pyramid = spp_ext.SpatialPyramidPool((1, bins))
 assert_type(spp_ext.SpatialPyramidPool((1,), reuse_output=True).reuse_output, bool)
 assert_type(pyramid.bins, int)
+assert_type(pyramid.out_features(4), int)
+assert_type(spp_ext.num_bins(range(1, 4)), int)
 assert_type(pyramid.levels, tuple[Level, ...])
 assert_type(pyramid.forward(x), Tensor)
-classifier = nn.Sequential(nn.Conv2d(8, 4, 1), pyramid, nn.Linear(4 * pyramid.bins, 10))
+classifier = nn.Sequential(nn.Conv2d(8, 4, 1), pyramid, nn.Linear(pyramid.out_features(4), 10))
 assert classifier(x).shape == (2, 10)
 
 regions = spp_ext.RoISpatialPyramidPool(levels, spatial_scale=1 / 16, convention=convention)
@@ -107,7 +109,8 @@ assert_type(ops.adaptive_max_pool2d(x, [6, 6], asked()), Tensor | tuple[Tensor, 
 assert_type(
     ops.AdaptiveMaxPool2d((2, 3), return_indices=True, reuse_output=True).forward(x), Tensor | tuple[Tensor, Tensor]
 )
-assert_type(ops.roi_pool(x, boxes, 7, spatial_scale=1 / 16), Tensor)
+assert_type(ops.roi_pool(x, boxes, 7, spatial_scale=np.float32(1 / 16)), Tensor)
+assert_type(ops.roi_pool(x, boxes, 7, spatial_scale=torch.tensor(1 / 16)), Tensor)
 assert_type(ops.RoIPool((7, 7), 1 / 16, reuse_output=True).forward(x, boxes), Tensor)
 assert_type(ops.multi_kernel_max_pool2d(x, [3, 5], cascade=True), Tensor)
 assert_type(ops.SPP((3, 5), reuse_output=True).forward(x), Tensor)
@@ -123,6 +126,8 @@ assert_type(report.swapped, list[Row])
 for row in report.left_alone:
     assert_type((row.name, row.kind, row.note), tuple[str, str, str])
     assert_type(row.replacement, str | None)
+
+register: Callable[[Any, Callable[[Replacements], object]], None] = replace_pooling_in_training  # needs ultralytics
 
 # ---- the reference: tensors for tensors, arrays for arrays ----
 
