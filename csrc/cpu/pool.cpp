@@ -124,6 +124,12 @@ std::int64_t slab_vectors(const RegionJob& job, const RegionUnit& unit, std::int
   return divide_up(slab_cells(job, unit), lanes) * lanes * divide_up(unit.planes.channels, lanes);
 }
 
+// Whether a unit should make squares of its cells, which take as much memory again for each side.
+bool pays_squares(const RegionJob& job, const RegionUnit& unit, std::int64_t slab) {
+  return job.params.argmax == nullptr && unit.end_row - unit.first_row >= tuning::kSquareRegions &&
+         tuning::kSquareSides * slab * kernels().vector_bytes <= tuning::kSquareBytes;
+}
+
 // One unit for every image of a map that has regions, with all of its regions. Its `channels` are
 // those that a unit cut from it shall have at most.
 std::vector<RegionUnit> plan_images(const RegionJob& job, const GroupedRows& grouped,
@@ -137,16 +143,18 @@ std::vector<RegionUnit> plan_images(const RegionJob& job, const GroupedRows& gro
                       {g % first.batch, 0, lanes(first.dtype)},
                       begin,
                       end,
-                      rows_read(job, begin, end)});
+                      rows_read(job, begin, end),
+                      1});
   }
   // A unit copies its slab before it pools. Of several vectors that pays where the slab stays in the
   // cache or serves many regions, and where every thread finds a unit.
-  const std::int64_t wide = tuning::kRegionVectors * lanes(first.dtype);
+  const std::int64_t vector = lanes(first.dtype), vector_bytes = kernels().vector_bytes;
+  const std::int64_t wide = tuning::region_vectors(vector_bytes) * vector;
   const auto count = static_cast<std::int64_t>(images.size());
   if (count * divide_up(first.channels, wide) < threads) return images;
   for (RegionUnit& image : images) {
     const std::int64_t slab_bytes =
-        slab_cells(job, image) * tuning::kRegionVectors * kernels().vector_bytes;
+        slab_vectors(job, image, vector) * tuning::region_vectors(vector_bytes) * vector_bytes;
     if (slab_bytes <= tuning::kSlabBytes ||
         image.end_row - image.first_row >= tuning::kManyRegions) {
       image.planes.channels = wide;
@@ -176,7 +184,9 @@ std::vector<RegionUnit> plan_units(RegionJob& job, const std::vector<RegionUnit>
     for (; unit.first_row < image.end_row; unit.first_row = unit.end_row) {
       unit.end_row = std::min(unit.first_row + rows_per_unit, image.end_row);
       unit.map_rows = rows_read(job, unit.first_row, unit.end_row);
-      job.slab_vectors = std::max(job.slab_vectors, slab_vectors(job, unit, vector));
+      const std::int64_t slab = slab_vectors(job, unit, vector);
+      unit.sides = pays_squares(job, unit, slab) ? tuning::kSquareSides : 1;
+      job.slab_vectors = std::max(job.slab_vectors, unit.sides * slab);
       for (std::int64_t channel = 0; channel < channels; channel += image.planes.channels) {
         unit.planes.first_channel = channel;
         unit.planes.channels = std::min(image.planes.channels, channels - channel);

@@ -18,8 +18,8 @@ struct RegionJob {
   RegionPoolParams params;
   const Span* spans;          // [K, pyramid.spans]
   const std::int64_t* rows;   // regions grouped by map and image
-  std::int64_t slab_vectors;  // vectors of lanes in the largest unit's slab
-  bool wide;                  // whether any unit has kRegionVectors vectors of channels
+  std::int64_t slab_vectors;  // vectors of lanes in the largest unit's slab and squares
+  bool wide;                  // whether any unit has region_vectors vectors of channels
   bool streams;               // write the output with non-temporal stores
 };
 
@@ -50,7 +50,8 @@ struct RegionUnit {
   ChannelUnit planes;
   std::int64_t first_row;
   std::int64_t end_row;
-  Span map_rows;  // of the map, that the base bins of these regions read
+  Span map_rows;       // of the map, that the base bins of these regions read
+  std::int32_t sides;  // of the largest squares to pool from; 1 is a cell
 };
 
 // Does one unit of a job. Units differ in nothing but the part of the output they write, so they may
