@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "core/pyramid.h"
@@ -17,54 +18,69 @@
 namespace spp_ext::cpu::SPP_ISA {
 namespace {
 
-// Bins of all lanes, `stride` vectors apart, to one run of `count` elements after another.
-template <int count, class V, class E>
-void write_whole_runs(const V* bins, std::int64_t stride, E* run) {
+// Bins [first, first + size) of `planes` lanes from `first_lane` on, into runs of `count` elements. Vectors
+// of bins are `stride` apart.
+template <int size, bool all_lanes, class V, class E>
+void write_bins(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
+                std::int64_t planes, E* run) {
   constexpr int n = sizeof(V) / sizeof(V{}[0]);
-  V rows[count];
-  for (int b = 0; b < count; ++b) rows[b] = bins[b * stride];
-  interleave(rows);
-  for (int b = 0; b < count; ++b) store(run + b * n, rows[b]);
+  V rows[size];
+#pragma GCC unroll 16
+  for (int b = 0; b < size; ++b) rows[b] = bins[b * stride];
+  if constexpr (size == n) {
+    transpose(rows);
+  } else {
+    transpose_blocks(rows);
+  }
+  const auto write_lane = [&](int lane, E* to) __attribute__((always_inline)) {
+    const auto elements = packed<E>(rows[lane % size]);
+    std::memcpy(to, reinterpret_cast<const E*>(&elements) + lane / size * size, size * sizeof(E));
+  };
+  if constexpr (all_lanes) {
+#pragma GCC unroll 16
+    for (int lane = 0; lane < n; ++lane) write_lane(lane, run + lane * count);
+  } else {
+    for (std::int64_t p = 0; p < planes; ++p)
+      write_lane(static_cast<int>(first_lane + p), run + p * count);
+  }
 }
 
 // One level of one vector of planes: `count` bins of lanes, `stride` vectors apart, become `planes`
 // runs of `count` elements, end to end.
+template <bool all_lanes, class V, class E>
+void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
+                std::int64_t planes, E* run) {
+  constexpr int n = sizeof(V) / sizeof(V{}[0]), block = kBlockLanes<V>;
+  std::int64_t b = 0;
+  const auto write = [&](auto size) {
+    write_bins<size, all_lanes>(bins + b * stride, stride, count, first_lane, planes, run + b);
+    b += size;
+  };
+  while (b + n <= count) write(std::integral_constant<int, n>{});
+  while (b + block <= count) write(std::integral_constant<int, block>{});
+  if (b < count && count >= block) {  // once more, with some of those before
+    b = count - block;
+    return write(std::integral_constant<int, block>{});
+  }
+  if (b < count) {
+    // A whole block is written for each lane; what spills over is the next one's, and written after it.
+    V bins_and_more[block];
+    for (int i = 0; i < block; ++i) bins_and_more[i] = bins[(i < count ? i : 0) * stride];
+    E runs[n * block];
+    write_bins<block, all_lanes>(bins_and_more, 1, count, first_lane, planes, runs);
+    std::memcpy(run, runs, static_cast<std::size_t>(planes * count) * sizeof(E));
+  }
+}
 template <class V, class E>
 void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
                 std::int64_t planes, E* run) {
   constexpr int n = sizeof(V) / sizeof(V{}[0]);
-  if (planes == n && first_lane == 0) {
-    if (count == 1) return write_whole_runs<1>(bins, stride, run);
-    if (count == 2) return write_whole_runs<2>(bins, stride, run);
-    if (count == 4) return write_whole_runs<4>(bins, stride, run);
-    if (count == 8) return write_whole_runs<8>(bins, stride, run);
-  }
-  if (count == 1 && first_lane == 0) return store_first(run, bins[0], planes);
-  E* const end = run + planes * count;
-  V square[n];
-  if (count < n) {
-    for (int b = 0; b < n; ++b) square[b] = bins[(b < count ? b : 0) * stride];
-    transpose(square);
-    // A whole vector is stored for each plane; what spills over its end is the next plane's, and
-    // stored after it.
-    for (std::int64_t plane = 0; plane < planes; ++plane) {
-      E* const to = run + plane * count;
-      if (end - to >= n) {
-        store(to, square[first_lane + plane]);
-      } else {
-        store_first(to, square[first_lane + plane], count);
-      }
-    }
-    return;
-  }
-  for (std::int64_t begin = 0; begin < count; begin += n) {
-    const std::int64_t b0 =
-        begin + n <= count ? begin : count - n;  // the last square overlaps the one before it
-    for (int b = 0; b < n; ++b) square[b] = bins[(b0 + b) * stride];
-    transpose(square);
-    for (std::int64_t plane = 0; plane < planes; ++plane) {
-      store(run + plane * count + b0, square[first_lane + plane]);
-    }
+  if (count == 1 && first_lane == 0) {
+    planes == n ? store(run, bins[0]) : store_first(run, bins[0], planes);
+  } else if (planes == n) {
+    write_runs<true>(bins, stride, count, 0, n, run);
+  } else {
+    write_runs<false>(bins, stride, count, first_lane, planes, run);
   }
 }
 

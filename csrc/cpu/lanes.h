@@ -128,36 +128,35 @@ SPP_HOST_DEVICE Value<S> load_first(const S* from, std::int64_t count, const S* 
   return load(elements);
 }
 
-// Values came from S or are zero, so that converting back is exact.
-SPP_HOST_DEVICE void store(float* to, Value<float> lanes) {
-  std::memcpy(to, &lanes, sizeof(lanes));
-}
-SPP_HOST_DEVICE void store(double* to, Value<double> lanes) {
-  std::memcpy(to, &lanes, sizeof(lanes));
-}
-SPP_HOST_DEVICE void store(BFloat16* to, Value<BFloat16> lanes) {
-  const Bits16 bits = __builtin_convertvector(reinterpret_cast<Bits32>(lanes) >> 16, Bits16);
-  std::memcpy(to, &bits, sizeof(bits));
-}
-SPP_HOST_DEVICE void store(Half* to, Value<Half> lanes) {
+// Lanes as the elements that memory holds: values came from E or are zero, so that converting them
+// back is exact.
+template <class E, class V>
+SPP_HOST_DEVICE auto packed(V lanes) {
+  if constexpr (std::is_same_v<E, BFloat16>) {
+    return __builtin_convertvector(reinterpret_cast<Bits32>(lanes) >> 16, Bits16);
+  } else if constexpr (std::is_same_v<E, Half>) {
 #if defined(__AVX512F__)
-  const __m256i bits = _mm512_cvtps_ph(reinterpret_cast<__m512>(lanes),
-                                       _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  std::memcpy(to, &bits, sizeof(bits));
+    return _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(lanes),
+                           _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif defined(__F16C__)
-  const __m128i bits = _mm256_cvtps_ph(reinterpret_cast<__m256>(lanes),
-                                       _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  std::memcpy(to, &bits, sizeof(bits));
+    return _mm256_cvtps_ph(reinterpret_cast<__m256>(lanes),
+                           _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
-  for (int lane = 0; lane < kLanes<Half>; ++lane) to[lane] = from_compute<Half>(lanes[lane]);
+    Half elements[kLanes<Half>];
+    for (int lane = 0; lane < kLanes<Half>; ++lane) elements[lane] = from_compute<Half>(lanes[lane]);
+    return load_bits<Bits16>(elements);
 #endif
+  } else if constexpr (sizeof(E) < sizeof(lanes[0])) {
+    return __builtin_convertvector(lanes, Narrow32);
+  } else {
+    return lanes;
+  }
 }
-SPP_HOST_DEVICE void store(std::int32_t* to, Index<float> lanes) {
-  std::memcpy(to, &lanes, sizeof(lanes));
-}
-SPP_HOST_DEVICE void store(std::int32_t* to, Index<double> lanes) {
-  const Narrow32 narrow = __builtin_convertvector(lanes, Narrow32);
-  std::memcpy(to, &narrow, sizeof(narrow));
+
+template <class E, class V>
+SPP_HOST_DEVICE void store(E* to, V lanes) {
+  const auto elements = packed<E>(lanes);
+  std::memcpy(to, &elements, sizeof(elements));
 }
 
 // The first `count` lanes, of which there is at least one.
@@ -278,58 +277,84 @@ SPP_HOST_DEVICE Flags<V> unordered(V a, V b) {
 #endif
 }
 
+// Lanes that are exchanged without leaving their 16 bytes of a vector, which every target does in one
+// instruction.
+template <class V>
+constexpr int kBlockLanes = 16 / static_cast<int>(sizeof(V{}[0]));
+
 namespace detail {
+// Lane i of the result is lane Pattern::lane(i) of a and b read one after another.
+template <class Pattern, class V, int... i>
+SPP_HOST_DEVICE V pick(V a, V b, std::integer_sequence<int, i...>) {
 #if defined(__clang__)
-template <class V, int... i>
-SPP_HOST_DEVICE V interleave_low(V a, V b, std::integer_sequence<int, i...>) {
-  return __builtin_shufflevector(a, b, ((i & 1) * int{sizeof...(i)} + i / 2)...);
-}
-template <class V, int... i>
-SPP_HOST_DEVICE V interleave_high(V a, V b, std::integer_sequence<int, i...>) {
-  return __builtin_shufflevector(a, b,
-                                 ((i & 1) * int{sizeof...(i)} + (i + int{sizeof...(i)}) / 2)...);
-}
+  return __builtin_shufflevector(a, b, Pattern::lane(i)...);
 #else
-template <class V, int... i>
-SPP_HOST_DEVICE V interleave_low(V a, V b, std::integer_sequence<int, i...>) {
   using Mask = decltype(a > b);
-  return __builtin_shuffle(a, b, Mask{((i & 1) * int{sizeof...(i)} + i / 2)...});
-}
-template <class V, int... i>
-SPP_HOST_DEVICE V interleave_high(V a, V b, std::integer_sequence<int, i...>) {
-  using Mask = decltype(a > b);
-  return __builtin_shuffle(a, b,
-                           Mask{((i & 1) * int{sizeof...(i)} + (i + int{sizeof...(i)}) / 2)...});
-}
+  return __builtin_shuffle(a, b, Mask{Pattern::lane(i)...});
 #endif
+}
+template <class Pattern, class V>
+SPP_HOST_DEVICE V pick(V a, V b) {
+  return pick<Pattern>(a, b, std::make_integer_sequence<int, sizeof(V) / sizeof(V{}[0])>{});
+}
+
+// In every block, the lower or upper half of a's and b's groups of `group` lanes by turns.
+template <class V, int group, bool upper>
+struct Riffled {
+  static constexpr int lane(int i) {
+    constexpr int n = sizeof(V) / sizeof(V{}[0]), block = kBlockLanes<V>;
+    const int in_block = i % block, turn = in_block / group;
+    return turn % 2 * n + (i - in_block) + turn / 2 * group + (upper ? block / 2 : 0) +
+           in_block % group;
+  }
+};
+// The even or odd blocks of a, then of b.
+template <class V, bool odd>
+struct EverySecondBlock {
+  static constexpr int lane(int i) {
+    constexpr int block = kBlockLanes<V>;
+    return (2 * (i / block) + (odd ? 1 : 0)) * block + i % block;
+  }
+};
+
+// Replaces each two vectors `distance` apart by First and Second of them.
+template <class First, class Second, int distance, class V, int n>
+SPP_HOST_DEVICE void replace_pairs(V (&rows)[n]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) {
+    if ((i & distance) != 0) continue;
+    const V a = rows[i], b = rows[i + distance];
+    rows[i] = pick<First>(a, b);
+    rows[i + distance] = pick<Second>(a, b);
+  }
+}
 }  // namespace detail
 
-// Interleaves a power of two of vectors in place: read one after another, they afterwards hold lane 0
-// of all of them, then lane 1 of all, and so on. As many vectors as lanes are thereby transposed.
-// Each round riffles the first half of the vectors with the second, which rotates the address of an
-// element, the bits of its vector before those of its lane, by one bit.
+// Transposes squares of kBlockLanes x kBlockLanes: lane i of block k of rows[j] and lane j of block k of
+// rows[i] change places, within each kBlockLanes rows.
 template <class V, int n>
-SPP_HOST_DEVICE void interleave(V (&rows)[n]) {
-  static_assert((n & (n - 1)) == 0, "interleave needs a power of two of vectors");
-  constexpr auto lanes = std::make_integer_sequence<int, sizeof(V) / sizeof(V{}[0])>{};
+SPP_HOST_DEVICE void transpose_blocks(V (&rows)[n]) {
+  using namespace detail;
+  static_assert(n % kBlockLanes<V> == 0, "transpose_blocks needs whole blocks of rows");
+  replace_pairs<Riffled<V, 1, false>, Riffled<V, 1, true>, 1>(rows);
+  if constexpr (kBlockLanes<V> == 4) {
+    replace_pairs<Riffled<V, 2, false>, Riffled<V, 2, true>, 2>(rows);
 #pragma GCC unroll 4
-  for (int round = 1; round < n; round *= 2) {
-    V riffled[n];
-#pragma GCC unroll 8
-    for (int i = 0; i < n / 2; ++i) {
-      riffled[2 * i] = detail::interleave_low(rows[i], rows[i + n / 2], lanes);
-      riffled[2 * i + 1] = detail::interleave_high(rows[i], rows[i + n / 2], lanes);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) rows[i] = riffled[i];
+    for (int i = 0; i < n; i += 4) std::swap(rows[i + 1], rows[i + 2]);
   }
 }
 
 // Afterwards lane i of rows[j] is what lane j of rows[i] was.
 template <class V, int n>
 SPP_HOST_DEVICE void transpose(V (&rows)[n]) {
+  using namespace detail;
   static_assert(n == sizeof(V) / sizeof(V{}[0]), "transpose needs as many rows as lanes");
-  interleave(rows);
+  constexpr int block = kBlockLanes<V>;
+  using Evens = EverySecondBlock<V, false>;
+  using Odds = EverySecondBlock<V, true>;
+  transpose_blocks(rows);
+  if constexpr (n > block) replace_pairs<Evens, Odds, block>(rows);
+  if constexpr (n > 2 * block) replace_pairs<Evens, Odds, 2 * block>(rows);
 }
 
 }  // namespace
