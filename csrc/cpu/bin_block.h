@@ -13,6 +13,7 @@
 #include "core/pyramid.h"
 #include "cpu/lane_unit.h"
 #include "cpu/lanes.h"
+#include "cpu/pool_job.h"
 #include "cpu/tuning.h"
 
 namespace spp_ext::cpu::SPP_ISA {
@@ -106,16 +107,42 @@ struct BinBlock {
     }
   }
 
-  // Every derived level, each bin the maximum of its source's bins. Bins of a source may share
-  // cells and arrive in any order, so equal values are told apart by their cells. An empty bin
-  // holds no value and must not take part.
+  // Every derived bin, the maximum of its parts. Those may share cells and arrive in any order, so equal
+  // values are told apart by their cells. An empty bin holds no value and does not take part.
   template <class Nans>
-  void merge_derived(const PyramidView& pyramid) {
-    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-      const Level& level = pyramid.levels[pyramid.order[i]];
-      if (level.is_base()) continue;
-      for (std::int64_t bin = 0; bin < level.bins; ++bin) {
-        merge_bin<Nans>(pyramid, level, bin);
+  void merge(Merges merges) {
+    for (const Merge* merge = merges.begin; merge < merges.end; ++merge) {
+      const std::int64_t* part = merge->parts;
+      const std::int64_t* const end = part + merge->num_parts;
+      while (part < end && empty[*part]) ++part;
+      if (part == end) {
+        set_empty(merge->bin);
+        continue;
+      }
+      Value<S> best[vectors];
+      [[maybe_unused]] Index<S> best_cell[vectors];
+      for (int v = 0; v < vectors; ++v) {
+        best[v] = values[*part * vectors + v];
+        if constexpr (with_argmax) best_cell[v] = cells[*part * vectors + v];
+      }
+      for (++part; part < end; ++part) {
+        if (empty[*part]) continue;
+        for (int v = 0; v < vectors; ++v) {
+          const Value<S> value = values[*part * vectors + v];
+          if constexpr (with_argmax) {
+            const Index<S> cell = cells[*part * vectors + v];
+            const auto take = Nans::replaces(value, cell, best[v], best_cell[v]);
+            best_cell[v] = take ? cell : best_cell[v];
+            best[v] = take ? value : best[v];
+          } else {
+            best[v] = Nans::combine(value, best[v]);
+          }
+        }
+      }
+      empty[merge->bin] = 0;
+      for (int v = 0; v < vectors; ++v) {
+        values[merge->bin * vectors + v] = best[v];
+        if constexpr (with_argmax) cells[merge->bin * vectors + v] = best_cell[v];
       }
     }
   }
@@ -145,41 +172,6 @@ struct BinBlock {
       const std::int64_t first = level.first_bin * vectors + v;
       write_level(values + first, output + at);
       if constexpr (with_argmax) write_level(cells + first, argmax + at);
-    }
-  }
-
- private:
-  template <class Nans>
-  void merge_bin(const PyramidView& pyramid, const Level& level, std::int64_t bin_of_level) {
-    Value<S> best[vectors];
-    Index<S> best_cell[vectors];
-    bool found = false;
-    // Inlined by force, without which GCC keeps the best in memory.
-    const auto take_part = [&](std::int64_t part) __attribute__((always_inline)) {
-      if (empty[part]) return;
-      for (int v = 0; v < vectors; ++v) {
-        const Value<S> value = values[part * vectors + v];
-        if (!found) {
-          best[v] = value;
-          if constexpr (with_argmax) best_cell[v] = cells[part * vectors + v];
-        } else if constexpr (with_argmax) {
-          const Index<S> cell = cells[part * vectors + v];
-          const auto take = Nans::replaces(value, cell, best[v], best_cell[v]);
-          best_cell[v] = take ? cell : best_cell[v];
-          best[v] = take ? value : best[v];
-        } else {
-          best[v] = Nans::combine(value, best[v]);
-        }
-      }
-      found = true;
-    };
-    for_each_part(pyramid, level, bin_of_level, take_part);
-    const std::int64_t bin = level.first_bin + bin_of_level;
-    if (!found) return set_empty(bin);
-    empty[bin] = 0;
-    for (int v = 0; v < vectors; ++v) {
-      values[bin * vectors + v] = best[v];
-      if constexpr (with_argmax) cells[bin * vectors + v] = best_cell[v];
     }
   }
 };

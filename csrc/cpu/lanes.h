@@ -137,13 +137,14 @@ SPP_HOST_DEVICE auto packed(V lanes) {
   } else if constexpr (std::is_same_v<E, Half>) {
 #if defined(__AVX512F__)
     return _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(lanes),
-                           _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+                                 _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif defined(__F16C__)
     return _mm256_cvtps_ph(reinterpret_cast<__m256>(lanes),
                            _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
     Half elements[kLanes<Half>];
-    for (int lane = 0; lane < kLanes<Half>; ++lane) elements[lane] = from_compute<Half>(lanes[lane]);
+    for (int lane = 0; lane < kLanes<Half>; ++lane)
+      elements[lane] = from_compute<Half>(lanes[lane]);
     return load_bits<Bits16>(elements);
 #endif
   } else if constexpr (sizeof(E) < sizeof(lanes[0])) {

@@ -46,6 +46,32 @@ void advise_huge_pages_for(void* output, std::int32_t* argmax, DType dtype, std:
   advise_huge_pages(argmax, elements * static_cast<std::int64_t>(sizeof(*argmax)));
 }
 
+// The merges of a pyramid, listed once for all units.
+class MergeList {
+ public:
+  explicit MergeList(const PyramidView& pyramid) {
+    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+      const Level& level = pyramid.levels[pyramid.order[i]];
+      for (std::int64_t bin = 0; !level.is_base() && bin < level.bins; ++bin) {
+        const auto before = static_cast<std::int64_t>(parts_.size());
+        for_each_part(pyramid, level, bin, [&](std::int64_t part) { parts_.push_back(part); });
+        const auto count = static_cast<std::int64_t>(parts_.size()) - before;
+        merges_.push_back({level.first_bin + bin, nullptr, count});
+      }
+    }
+    const std::int64_t* next = parts_.data();
+    for (Merge& merge : merges_) {
+      merge.parts = next;
+      next += merge.num_parts;
+    }
+  }
+  Merges view() const { return {merges_.data(), merges_.data() + merges_.size()}; }
+
+ private:
+  std::vector<Merge> merges_;
+  std::vector<std::int64_t> parts_;
+};
+
 // Runs `kernel` on all channels of all images, `per_unit` channels at a time.
 template <class Job>
 void run_channel_units(const UnitKernel<Job, ChannelUnit>& kernel, const Job& job,
@@ -207,7 +233,8 @@ void pool_map(const MapPoolParams& params, const Executor& executor) {
   std::vector<Span> spans(static_cast<std::size_t>(params.pyramid.spans));
   fill_spans(params.pyramid, {{0, input.height}, {0, input.width}}, input.height, input.width,
              spans.data());
-  const MapJob job{params, spans.data()};
+  const MergeList merges(params.pyramid);
+  const MapJob job{params, merges.view(), spans.data()};
   advise_huge_pages_for(params.output, params.argmax, input.dtype,
                         input.batch * input.channels * params.pyramid.bins);
   if (input.layout == Layout::kContiguous) {
@@ -223,7 +250,8 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
   if (grouped.rows.empty()) return;
   const std::vector<Span> spans = spans_of_rows(params, grouped.rows, executor);
   const std::int64_t elements = params.regions.count * first.channels * params.pyramid.bins;
-  RegionJob job{params, spans.data(), grouped.rows.data(), 0, false, false};
+  const MergeList merges(params.pyramid);
+  RegionJob job{params, merges.view(), spans.data(), grouped.rows.data(), 0, false, false};
   job.streams = elements * size_of(first.dtype) > tuning::kCachedBytes;
   const std::vector<RegionUnit> units =
       plan_units(job, plan_images(job, grouped, executor.threads), executor.threads);

@@ -9,13 +9,26 @@
 
 namespace spp_ext::cpu {
 
+// Every bin of the derived levels, after the bins that it is merged from.
+struct Merge {
+  std::int64_t bin;
+  const std::int64_t* parts;  // [num_parts], the bins of its source
+  std::int64_t num_parts;
+};
+struct Merges {
+  const Merge* begin;
+  const Merge* end;
+};
+
 struct MapJob {
   MapPoolParams params;
+  Merges merges;
   const Span* spans;  // [pyramid.spans], of the whole map
 };
 
 struct RegionJob {
   RegionPoolParams params;
+  Merges merges;
   const Span* spans;          // [K, pyramid.spans]
   const std::int64_t* rows;   // regions grouped by map and image
   std::int64_t slab_vectors;  // vectors of lanes in the largest unit's slab and squares

@@ -96,7 +96,7 @@ void reduce_rectangle(const LaneCells<S>& from, Span rows, Span cols, Nans& nans
 // Calls reduce(rows, cols, bin) for every base bin that has a cell, and merges the other levels from
 // them. Says whether a NaN was seen, which left the bins unfinished.
 template <class Nans, int vectors, class S, bool with_argmax, class Reduce>
-bool fill_bins(const PyramidView& pyramid, const Span* spans, const Nans& nans,
+bool fill_bins(const PyramidView& pyramid, Merges merges, const Span* spans, const Nans& nans,
                BinBlock<S, vectors, with_argmax>& bins, const Reduce& reduce) {
   for_each_bin_row(pyramid, spans, [&](const BinRow& row) {
     if (nans.seen()) return;  // all of it will be done again
@@ -112,18 +112,18 @@ bool fill_bins(const PyramidView& pyramid, const Span* spans, const Nans& nans,
     }
   });
   if (nans.seen()) return true;
-  bins.template merge_derived<Nans>(pyramid);
+  bins.template merge<Nans>(merges);
   return false;
 }
 
 // Every bin of all levels, from cells whose lanes are planes. Out of line, so that the registers of
 // its loops do not depend on the caller.
 template <class Nans, int vectors, bool partial, class S, class T, bool with_argmax>
-__attribute__((noinline)) bool reduce_bins(const PyramidView& pyramid, const Span* spans,
-                                           LaneCells<S> from,
+__attribute__((noinline)) bool reduce_bins(const PyramidView& pyramid, Merges merges,
+                                           const Span* spans, LaneCells<S> from,
                                            BinBlock<T, vectors, with_argmax> bins) {
   Nans nans;
-  return fill_bins(pyramid, spans, nans, bins, [&](Span rows, Span cols, std::int64_t bin) {
+  return fill_bins(pyramid, merges, spans, nans, bins, [&](Span rows, Span cols, std::int64_t bin) {
     reduce_rectangle<vectors, with_argmax, partial>(
         from, rows, cols, nans, bins.values + bin * vectors, bins.cells + bin * vectors);
   });
@@ -131,12 +131,13 @@ __attribute__((noinline)) bool reduce_bins(const PyramidView& pyramid, const Spa
 
 // The same from squares of them.
 template <int vectors, class V, class S>
-__attribute__((noinline)) void reduce_bins(const PyramidView& pyramid, const Span* spans,
-                                           Squares<V, vectors> from,
+__attribute__((noinline)) void reduce_bins(const PyramidView& pyramid, Merges merges,
+                                           const Span* spans, Squares<V, vectors> from,
                                            BinBlock<S, vectors, false> bins) {
-  fill_bins(pyramid, spans, NansAbsent{}, bins, [&](Span rows, Span cols, std::int64_t bin) {
-    from.reduce(rows, cols, bins.values + bin * vectors);
-  });
+  fill_bins(pyramid, merges, spans, NansAbsent{}, bins,
+            [&](Span rows, Span cols, std::int64_t bin) {
+              from.reduce(rows, cols, bins.values + bin * vectors);
+            });
 }
 
 // ---- contiguous maps ----
@@ -292,7 +293,7 @@ bool reduce_planes(const MapJob& job, const PlaneUnit& unit, PlaneScratch<S, wit
     }
   });
   if (nans.seen()) return true;
-  s.bins.template merge_derived<Nans>(job.params.pyramid);
+  s.bins.template merge<Nans>(job.merges);
   return false;
 }
 
@@ -347,8 +348,9 @@ void pool_channel_vectors(const MapJob& job, const ChannelUnit& unit, void* memo
                            input.width,
                            unit.channels,
                            data + input.batch * input.cells() * input.channels};
-  if (reduce_bins<NansDetected<Value<S>>, vectors, partial>(pyramid, job.spans, cells, bins)) {
-    reduce_bins<NansHandled, vectors, partial>(pyramid, job.spans, cells, bins);
+  if (reduce_bins<NansDetected<Value<S>>, vectors, partial>(pyramid, job.merges, job.spans, cells,
+                                                            bins)) {
+    reduce_bins<NansHandled, vectors, partial>(pyramid, job.merges, job.spans, cells, bins);
   }
   for (int v = 0; v < vectors; ++v) {
     const std::int64_t planes = partial ? unit.channels : kLanes<S>;
@@ -409,8 +411,8 @@ void pool_region_vectors(const RegionJob& job, const RegionUnit& unit, void* mem
   const std::int64_t size = (rows.end - rows.begin) * input.width;
   const T* const slab = reinterpret_cast<const T*>(s.slab);
   constexpr std::int64_t kCell = kLanes<S> * vectors;
-  const LaneCells<T> cells{slab,        rows.begin, input.width * kCell, kCell, input.width,
-                           kLanes<S>, slab + size * kCell};
+  const LaneCells<T> cells{slab,        rows.begin, input.width * kCell, kCell,
+                           input.width, kLanes<S>,  slab + size * kCell};
   const Squares<Value<S>, vectors> squares{s.slab, divide_up(size, kLanes<S>) * kLanes<S>,
                                            input.width, rows.begin, unit.sides};
   if (!any_nan) squares.build();
@@ -418,11 +420,11 @@ void pool_region_vectors(const RegionJob& job, const RegionUnit& unit, void* mem
     const std::int64_t row = job.rows[k];
     const Span* const spans = job.spans + row * pyramid.spans;
     if (any_nan) {
-      reduce_bins<NansHandled, vectors, false>(pyramid, spans, cells, s.bins);
+      reduce_bins<NansHandled, vectors, false>(pyramid, job.merges, spans, cells, s.bins);
     } else if constexpr (with_argmax) {
-      reduce_bins<NansAbsent, vectors, false>(pyramid, spans, cells, s.bins);
+      reduce_bins<NansAbsent, vectors, false>(pyramid, job.merges, spans, cells, s.bins);
     } else {
-      reduce_bins(pyramid, spans, squares, s.bins);
+      reduce_bins(pyramid, job.merges, spans, squares, s.bins);
     }
     for (int v = 0; v < vectors; ++v) {
       const std::int64_t first = v * kLanes<S>;

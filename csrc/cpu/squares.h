@@ -50,9 +50,8 @@ struct Squares {
     if (last_row <= side && last_col <= side) {  // as most are: the corners cover it
       const V* const last = first + last_row * below;
       for (int v = 0; v < vectors; ++v) {
-        value[v] =
-            NansAbsent::combine(NansAbsent::combine(first[v], first[last_col * vectors + v]),
-                                NansAbsent::combine(last[v], last[last_col * vectors + v]));
+        value[v] = NansAbsent::combine(NansAbsent::combine(first[v], first[last_col * vectors + v]),
+                                       NansAbsent::combine(last[v], last[last_col * vectors + v]));
       }
       return;
     }
