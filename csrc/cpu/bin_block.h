@@ -19,23 +19,25 @@
 namespace spp_ext::cpu::SPP_ISA {
 namespace {
 
-// Bins [first, first + size) of `planes` lanes from `first_lane` on, into runs of `count` elements. Vectors
-// of bins are `stride` apart.
-template <int size, bool all_lanes, class V, class E>
+// The first bins of `planes` lanes from `first_lane` on, as many as `rows` vectors of lanes hold, into runs
+// of `count` elements. Vectors of bins are `stride` apart.
+template <int num_rows, bool all_lanes, class V, class E>
 void write_bins(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
                 std::int64_t planes, E* run) {
-  constexpr int n = sizeof(V) / sizeof(V{}[0]);
-  V rows[size];
+  constexpr int n = sizeof(V) / sizeof(V{}[0]), per_lane = kElementsPerLane<E, V>;
+  decltype(filled_lanes<E>(bins, stride)) rows[num_rows];
 #pragma GCC unroll 16
-  for (int b = 0; b < size; ++b) rows[b] = bins[b * stride];
-  if constexpr (size == n) {
+  for (int r = 0; r < num_rows; ++r)
+    rows[r] = filled_lanes<E>(bins + r * per_lane * stride, stride);
+  if constexpr (num_rows == n) {
     transpose(rows);
   } else {
     transpose_blocks(rows);
   }
+  constexpr int bytes = sizeof(E) * per_lane * num_rows;
   const auto write_lane = [&](int lane, E* to) __attribute__((always_inline)) {
-    const auto elements = packed<E>(rows[lane % size]);
-    std::memcpy(to, reinterpret_cast<const E*>(&elements) + lane / size * size, size * sizeof(E));
+    const char* const row = reinterpret_cast<const char*>(rows + lane % num_rows);
+    std::memcpy(to, row + lane / num_rows * bytes, bytes);
   };
   if constexpr (all_lanes) {
 #pragma GCC unroll 16
@@ -51,26 +53,27 @@ void write_bins(const V* bins, std::int64_t stride, std::int64_t count, int firs
 template <bool all_lanes, class V, class E>
 void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
                 std::int64_t planes, E* run) {
-  constexpr int n = sizeof(V) / sizeof(V{}[0]), block = kBlockLanes<V>;
-  std::int64_t b = 0;
-  const auto write = [&](auto size) {
-    write_bins<size, all_lanes>(bins + b * stride, stride, count, first_lane, planes, run + b);
-    b += size;
+  constexpr int n = sizeof(V) / sizeof(V{}[0]);
+  constexpr int square = n * kElementsPerLane<E, V>;
+  constexpr int block = kBlockLanes<V> * kElementsPerLane<E, V>;
+  const auto write_square = [&](std::int64_t b) {
+    write_bins<n, all_lanes>(bins + b * stride, stride, count, first_lane, planes, run + b);
   };
-  while (b + n <= count) write(std::integral_constant<int, n>{});
-  while (b + block <= count) write(std::integral_constant<int, block>{});
-  if (b < count && count >= block) {  // once more, with some of those before
-    b = count - block;
-    return write(std::integral_constant<int, block>{});
-  }
-  if (b < count) {
-    // A whole block is written for each lane; what spills over is the next one's, and written after it.
-    V bins_and_more[block];
-    for (int i = 0; i < block; ++i) bins_and_more[i] = bins[(i < count ? i : 0) * stride];
-    E runs[n * block];
-    write_bins<block, all_lanes>(bins_and_more, 1, count, first_lane, planes, runs);
-    std::memcpy(run, runs, static_cast<std::size_t>(planes * count) * sizeof(E));
-  }
+  const auto write_block = [&](std::int64_t b) {
+    write_bins<kBlockLanes<V>, all_lanes>(bins + b * stride, stride, count, first_lane, planes,
+                                          run + b);
+  };
+  std::int64_t b = 0;
+  for (; b + square <= count; b += square) write_square(b);
+  for (; b + block <= count; b += block) write_block(b);
+  if (b == count) return;
+  if (count >= block) return write_block(count - block);  // again some of those before
+  // A whole block is written for each lane; what spills over is the next one's, and written after it.
+  V bins_and_more[block];
+  for (int i = 0; i < block; ++i) bins_and_more[i] = bins[(i < count ? i : 0) * stride];
+  E runs[n * block];
+  write_bins<kBlockLanes<V>, all_lanes>(bins_and_more, 1, count, first_lane, planes, runs);
+  std::memcpy(run, runs, static_cast<std::size_t>(planes * count) * sizeof(E));
 }
 template <class V, class E>
 void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
@@ -147,32 +150,45 @@ struct BinBlock {
     }
   }
 
-  // Writes `planes` lanes of vector `v` from `first_lane` on: planes that follow one another in one
-  // image, the first of which is channel `first_channel` of output row `row`. With `streams` the
-  // stores are non-temporal, and the caller must call finish_streams after them.
+  // Writes `planes` lanes from `first_lane` on: planes that follow one another in one image, the first of
+  // which is channel `first_channel` of output row `row`. With `streams` the stores are non-temporal,
+  // and the caller must call finish_streams after them.
   void write(const PyramidView& pyramid, std::int64_t channels, std::int64_t row,
-             std::int64_t first_channel, int v, int first_lane, std::int64_t planes, S* output,
+             std::int64_t first_channel, int first_lane, std::int64_t planes, S* output,
              std::int32_t* argmax, bool streams = false) const {
     const RowOrder order = pyramid.row_order(channels);
-    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-      const Level& level = pyramid.levels[i];
-      const auto write_level = [&](const auto* bins, auto* run) {
-        using E = std::remove_reference_t<decltype(*run)>;
-        const std::int64_t count = level.bins * planes;
-        if (streams && count * static_cast<std::int64_t>(sizeof(E)) <= tuning::kStageBytes) {
-          E* const staged = reinterpret_cast<E*>(stage);
-          write_runs(bins, vectors, level.bins, first_lane, planes, staged);
-          stream(run, staged, count);
-        } else {
-          write_runs(bins, vectors, level.bins, first_lane, planes, run);
+    const auto write_levels = [&](const auto* bins, auto* out) {
+      using E = std::remove_reference_t<decltype(*out)>;
+      constexpr std::int64_t n = kLanes<S>;
+      E* const staged = reinterpret_cast<E*>(stage);
+      const std::int64_t room = tuning::kStageBytes / std::int64_t{sizeof(E)};
+      // All levels are put together before the first is streamed: what has just been stored is slow to
+      // load again.
+      for (const bool streaming : {false, true}) {
+        if (streaming && !streams) break;
+        std::int64_t used = 0;
+        for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+          const Level& level = pyramid.levels[i];
+          const std::int64_t count = level.bins * planes;
+          E* const run =
+              out + row * order.size() + order.element(level.in_row(), {i, first_channel, 0});
+          const bool fits = streams && used + count <= room;
+          E* const to = fits ? staged + used : run;
+          if (fits) used += count;
+          if (streaming) {
+            if (fits) stream(run, to, count);
+            continue;
+          }
+          for (std::int64_t first = 0; first < planes; first += n) {
+            const std::int64_t left = planes - first;
+            write_runs(bins + level.first_bin * vectors + first / n, vectors, level.bins,
+                       first_lane, left < n ? left : n, to + first * level.bins);
+          }
         }
-      };
-      const std::int64_t at =
-          row * order.size() + order.element(level.in_row(), {i, first_channel, 0});
-      const std::int64_t first = level.first_bin * vectors + v;
-      write_level(values + first, output + at);
-      if constexpr (with_argmax) write_level(cells + first, argmax + at);
-    }
+      }
+    };
+    write_levels(values, output);
+    if constexpr (with_argmax) write_levels(cells, argmax);
   }
 };
 

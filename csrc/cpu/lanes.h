@@ -154,6 +154,29 @@ SPP_HOST_DEVICE auto packed(V lanes) {
   }
 }
 
+// How many of those elements a lane has room for, one or two; and lanes filled with them, from vectors
+// `stride` apart.
+template <class E, class V>
+constexpr int kElementsPerLane = sizeof(V{}[0]) / sizeof(E);
+template <class E, class V>
+SPP_HOST_DEVICE auto filled_lanes(const V* from, std::int64_t stride) {
+  if constexpr (kElementsPerLane<E, V> == 1) {
+    return from[0];
+  } else if constexpr (std::is_same_v<E, BFloat16>) {
+    const auto first = reinterpret_cast<Bits32>(from[0]);
+    const auto second = reinterpret_cast<Bits32>(from[stride]);
+    return first >> 16 | (second & 0xffff0000u);
+  } else if constexpr (std::is_same_v<E, Half>) {
+    const auto widened = [](V lanes) {
+      const auto elements = packed<E>(lanes);
+      return __builtin_convertvector(load_bits<Bits16>(&elements), Bits32);
+    };
+    return widened(from[0]) | widened(from[stride]) << 16;
+  } else {
+    return (from[0] & 0xffffffff) | from[stride] << 32;
+  }
+}
+
 template <class E, class V>
 SPP_HOST_DEVICE void store(E* to, V lanes) {
   const auto elements = packed<E>(lanes);

@@ -312,8 +312,8 @@ void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
     const std::int64_t left_in_image = input.channels - channel;
     const std::int64_t left_in_unit = unit.planes - lane;
     const std::int64_t planes = left_in_image < left_in_unit ? left_in_image : left_in_unit;
-    s.bins.write(job.params.pyramid, input.channels, image, channel, 0, static_cast<int>(lane),
-                 planes, static_cast<S*>(job.params.output), job.params.argmax);
+    s.bins.write(job.params.pyramid, input.channels, image, channel, static_cast<int>(lane), planes,
+                 static_cast<S*>(job.params.output), job.params.argmax);
     lane += planes;
   }
 }
@@ -352,11 +352,8 @@ void pool_channel_vectors(const MapJob& job, const ChannelUnit& unit, void* memo
                                                             bins)) {
     reduce_bins<NansHandled, vectors, partial>(pyramid, job.merges, job.spans, cells, bins);
   }
-  for (int v = 0; v < vectors; ++v) {
-    const std::int64_t planes = partial ? unit.channels : kLanes<S>;
-    bins.write(pyramid, input.channels, unit.image, unit.first_channel + v * kLanes<S>, v, 0,
-               planes, static_cast<S*>(job.params.output), job.params.argmax);
-  }
+  bins.write(pyramid, input.channels, unit.image, unit.first_channel, 0, unit.channels,
+             static_cast<S*>(job.params.output), job.params.argmax);
 }
 
 std::size_t channel_scratch(const MapJob& job) {
@@ -426,13 +423,8 @@ void pool_region_vectors(const RegionJob& job, const RegionUnit& unit, void* mem
     } else {
       reduce_bins(pyramid, job.merges, spans, squares, s.bins);
     }
-    for (int v = 0; v < vectors; ++v) {
-      const std::int64_t first = v * kLanes<S>;
-      const std::int64_t left = unit.planes.channels - first;
-      s.bins.write(pyramid, input.channels, row, unit.planes.first_channel + first, v, 0,
-                   left < kLanes<S> ? left : kLanes<S>, static_cast<S*>(job.params.output),
-                   job.params.argmax, job.streams);
-    }
+    s.bins.write(pyramid, input.channels, row, unit.planes.first_channel, 0, unit.planes.channels,
+                 static_cast<S*>(job.params.output), job.params.argmax, job.streams);
   }
   if (job.streams) finish_streams();
 }

@@ -59,9 +59,9 @@ constexpr std::int64_t kRowsPerTask = 256;
 
 // An output larger than this leaves the caches before it is read, so non-temporal stores write it.
 constexpr std::int64_t kCachedBytes = 8 * 1024 * 1024;
-// Where a level's runs are put together for those stores: room for an ordinary level, well inside
-// the first cache.
-constexpr std::int64_t kStageBytes = 4096;
+// Where a row's runs are put together for those stores: room for an ordinary pyramid, well inside the
+// first cache.
+constexpr std::int64_t kStageBytes = 8 * 1024;
 
 // ---- pooling with stride 1 ----
 
