@@ -19,8 +19,8 @@
 namespace spp_ext::cpu::SPP_ISA {
 namespace {
 
-// The first bins of `planes` lanes from `first_lane` on, as many as `rows` vectors of lanes hold, into runs
-// of `count` elements. Vectors of bins are `stride` apart.
+// The first bins of `planes` lanes from `first_lane` on, as many as `num_rows` vectors of lanes hold, into
+// runs of `count` elements. Vectors of bins are `stride` apart.
 template <int num_rows, bool all_lanes, class V, class E>
 void write_bins(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
                 std::int64_t planes, E* run) {
@@ -29,22 +29,16 @@ void write_bins(const V* bins, std::int64_t stride, std::int64_t count, int firs
 #pragma GCC unroll 16
   for (int r = 0; r < num_rows; ++r)
     rows[r] = filled_lanes<E>(bins + r * per_lane * stride, stride);
-  if constexpr (num_rows == n) {
-    transpose(rows);
-  } else {
-    transpose_blocks(rows);
-  }
-  constexpr int bytes = sizeof(E) * per_lane * num_rows;
-  const auto write_lane = [&](int lane, E* to) __attribute__((always_inline)) {
-    const char* const row = reinterpret_cast<const char*>(rows + lane % num_rows);
-    std::memcpy(to, row + lane / num_rows * bytes, bytes);
+  gather_lanes(rows);
+  const auto write_lane = [&](int lane) __attribute__((always_inline)) {
+    std::memcpy(run, gathered_lane(rows, lane), sizeof(E) * per_lane * num_rows);
+    run += count;
   };
   if constexpr (all_lanes) {
 #pragma GCC unroll 16
-    for (int lane = 0; lane < n; ++lane) write_lane(lane, run + lane * count);
+    for (int lane = 0; lane < n; ++lane) write_lane(lane);
   } else {
-    for (std::int64_t p = 0; p < planes; ++p)
-      write_lane(static_cast<int>(first_lane + p), run + p * count);
+    for (std::int64_t p = 0; p < planes; ++p) write_lane(static_cast<int>(first_lane + p));
   }
 }
 
@@ -53,34 +47,35 @@ void write_bins(const V* bins, std::int64_t stride, std::int64_t count, int firs
 template <bool all_lanes, class V, class E>
 void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
                 std::int64_t planes, E* run) {
-  constexpr int n = sizeof(V) / sizeof(V{}[0]);
-  constexpr int square = n * kElementsPerLane<E, V>;
-  constexpr int block = kBlockLanes<V> * kElementsPerLane<E, V>;
-  const auto write_square = [&](std::int64_t b) {
-    write_bins<n, all_lanes>(bins + b * stride, stride, count, first_lane, planes, run + b);
+  constexpr int n = sizeof(V) / sizeof(V{}[0]), block = kBlockLanes<V>;
+  std::int64_t done = 0;
+  // As many bins as `num_rows` vectors hold, again and again; those left over together with some of those
+  // before.
+  const auto write = [&](auto num_rows) {
+    constexpr int size = num_rows * kElementsPerLane<E, V>;
+    const auto write_from = [&](std::int64_t b) {
+      write_bins<num_rows, all_lanes>(bins + b * stride, stride, count, first_lane, planes,
+                                      run + b);
+    };
+    for (; done + size <= count; done += size) write_from(done);
+    if (num_rows <= block && done < count && size <= count) {
+      write_from(count - size);
+      done = count;
+    }
   };
-  const auto write_block = [&](std::int64_t b) {
-    write_bins<kBlockLanes<V>, all_lanes>(bins + b * stride, stride, count, first_lane, planes,
-                                          run + b);
-  };
-  std::int64_t b = 0;
-  for (; b + square <= count; b += square) write_square(b);
-  for (; b + block <= count; b += block) write_block(b);
-  if (b == count) return;
-  if (count >= block) return write_block(count - block);  // again some of those before
-  // A whole block is written for each lane; what spills over is the next one's, and written after it.
-  V bins_and_more[block];
-  for (int i = 0; i < block; ++i) bins_and_more[i] = bins[(i < count ? i : 0) * stride];
-  E runs[n * block];
-  write_bins<kBlockLanes<V>, all_lanes>(bins_and_more, 1, count, first_lane, planes, runs);
-  std::memcpy(run, runs, static_cast<std::size_t>(planes * count) * sizeof(E));
+  write(std::integral_constant<int, n>{});
+  write(std::integral_constant<int, block>{});
+  if constexpr (block > 2) write(std::integral_constant<int, 2>{});
+  write(std::integral_constant<int, 1>{});
 }
 template <class V, class E>
 void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
                 std::int64_t planes, E* run) {
   constexpr int n = sizeof(V) / sizeof(V{}[0]);
-  if (count == 1 && first_lane == 0) {
-    planes == n ? store(run, bins[0]) : store_first(run, bins[0], planes);
+  if (count == 1) {
+    const auto elements = packed<E>(bins[0]);
+    std::memcpy(run, reinterpret_cast<const E*>(&elements) + first_lane,
+                static_cast<std::size_t>(planes) * sizeof(E));
   } else if (planes == n) {
     write_runs<true>(bins, stride, count, 0, n, run);
   } else {

@@ -183,23 +183,6 @@ SPP_HOST_DEVICE void store(E* to, V lanes) {
   std::memcpy(to, &elements, sizeof(elements));
 }
 
-// The first `count` lanes, of which there is at least one.
-template <class V, class E>
-SPP_HOST_DEVICE void store_first(E* to, V lanes, std::int64_t count) {
-  E elements[sizeof(V) / sizeof(lanes[0])];
-  store(elements, lanes);
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-  const __mmask64 bytes = ~__mmask64{0} >> (64 - count * std::int64_t{sizeof(E)});
-  if constexpr (sizeof(elements) == 64) {
-    _mm512_mask_storeu_epi8(to, bytes, load_bits<__m512i>(elements));
-  } else {
-    _mm256_mask_storeu_epi8(to, static_cast<__mmask32>(bytes), load_bits<__m256i>(elements));
-  }
-#else
-  for (std::int64_t lane = 0; lane < count; ++lane) to[lane] = elements[lane];
-#endif
-}
-
 // Copies with non-temporal stores: the caches then need not first read what is overwritten. Calls must
 // be followed by finish_streams before another thread may read the copy.
 template <class E>
@@ -354,31 +337,38 @@ SPP_HOST_DEVICE void replace_pairs(V (&rows)[n]) {
 }
 }  // namespace detail
 
-// Transposes squares of kBlockLanes x kBlockLanes: lane i of block k of rows[j] and lane j of block k of
-// rows[i] change places, within each kBlockLanes rows.
+// Brings each lane's elements of n vectors together: n is 1, 2, the lanes of a block, or all lanes.
+// Afterwards they are at gathered_lane.
 template <class V, int n>
-SPP_HOST_DEVICE void transpose_blocks(V (&rows)[n]) {
+SPP_HOST_DEVICE void gather_lanes(V (&rows)[n]) {
   using namespace detail;
-  static_assert(n % kBlockLanes<V> == 0, "transpose_blocks needs whole blocks of rows");
-  replace_pairs<Riffled<V, 1, false>, Riffled<V, 1, true>, 1>(rows);
-  if constexpr (kBlockLanes<V> == 4) {
+  constexpr int lanes = sizeof(V) / sizeof(V{}[0]), block = kBlockLanes<V>;
+  static_assert(n == 1 || n == 2 || n == block || n == lanes);
+  if constexpr (n > 1) replace_pairs<Riffled<V, 1, false>, Riffled<V, 1, true>, 1>(rows);
+  if constexpr (n >= block && block == 4) {
     replace_pairs<Riffled<V, 2, false>, Riffled<V, 2, true>, 2>(rows);
 #pragma GCC unroll 4
-    for (int i = 0; i < n; i += 4) std::swap(rows[i + 1], rows[i + 2]);
+    for (int i = 0; i < n; i += block) std::swap(rows[i + 1], rows[i + 2]);
   }
+  using Evens = EverySecondBlock<V, false>;
+  using Odds = EverySecondBlock<V, true>;
+  if constexpr (n > block) replace_pairs<Evens, Odds, block>(rows);
+  if constexpr (n > 2 * block) replace_pairs<Evens, Odds, 2 * block>(rows);
+}
+template <class V, int n>
+SPP_HOST_DEVICE const void* gathered_lane(const V (&rows)[n], int lane) {
+  constexpr int block = n < kBlockLanes<V> ? kBlockLanes<V> : n;
+  constexpr int together = block / n;  // lanes of a block that end up in one vector
+  const auto* const row = reinterpret_cast<const std::remove_reference_t<decltype(V{}[0])>*>(
+      rows + lane % block / together);
+  return row + lane / block * block + lane % together * n;
 }
 
 // Afterwards lane i of rows[j] is what lane j of rows[i] was.
 template <class V, int n>
 SPP_HOST_DEVICE void transpose(V (&rows)[n]) {
-  using namespace detail;
   static_assert(n == sizeof(V) / sizeof(V{}[0]), "transpose needs as many rows as lanes");
-  constexpr int block = kBlockLanes<V>;
-  using Evens = EverySecondBlock<V, false>;
-  using Odds = EverySecondBlock<V, true>;
-  transpose_blocks(rows);
-  if constexpr (n > block) replace_pairs<Evens, Odds, block>(rows);
-  if constexpr (n > 2 * block) replace_pairs<Evens, Odds, 2 * block>(rows);
+  gather_lanes(rows);
 }
 
 }  // namespace
