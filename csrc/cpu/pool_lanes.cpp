@@ -281,7 +281,8 @@ void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
   const FeatureMap& input = job.params.input;
   Scratch scratch(memory);
   PlaneScratch<S, with_argmax> s(scratch, job);
-  if (reduce_planes<NansDetected<Value<S>>>(job, unit, s)) reduce_planes<NansHandled>(job, unit, s);
+  if (reduce_planes<NansDetected<Value<S>, with_argmax>>(job, unit, s))
+    reduce_planes<NansHandled>(job, unit, s);
 
   // Planes of one image are written together; a unit may hold the end of one image and the start of
   // the next.
@@ -327,7 +328,8 @@ void pool_channel_vectors(const MapJob& job, const ChannelUnit& unit, void* memo
                            input.width,
                            unit.channels,
                            data + input.batch * input.cells() * input.channels};
-  if (reduce_bins<NansDetected<Value<S>>, vectors, partial>(pyramid, job.spans, cells, bins)) {
+  if (reduce_bins<NansDetected<Value<S>, with_argmax>, vectors, partial>(pyramid, job.spans, cells,
+                                                                         bins)) {
     reduce_bins<NansHandled, vectors, partial>(pyramid, job.spans, cells, bins);
   }
   for (int v = 0; v < vectors; ++v) {
