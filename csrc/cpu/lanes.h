@@ -1,8 +1,8 @@
 // Vectors of lanes, as wide as the instruction set this file is compiled for: loads, stores and a
 // transpose.
 //
-// The compiler's own vector types give arithmetic, comparisons and selects on every target; only
-// the conversion from half precision names an instruction. Everything is in an unnamed namespace,
+// The compiler's own vector types give arithmetic, comparisons and selects on every target; what they
+// lack, or compilers make badly of them, names an instruction. Everything is in an unnamed namespace,
 // so that no copy made for one instruction set can be linked into another.
 #pragma once
 
@@ -104,7 +104,7 @@ SPP_HOST_DEVICE Value<BFloat16> load(const BFloat16* from) {
   return reinterpret_cast<Value<BFloat16>>(_mm512_maskz_permutexvar_epi16(
       kUpperHalves, reinterpret_cast<__m512i>(iota<Words>() / 2), elements));
 #elif defined(__aarch64__)
-  // The expression below, which GCC 12 would take apart into scalars.
+  // The same as below, which GCC 12 would take apart into scalars.
   return reinterpret_cast<Value<BFloat16>>(vshll_n_u16(load_bits<uint16x4_t>(from), 16));
 #else
   const Bits32 wide = __builtin_convertvector(load_bits<Bits16>(from), Bits32) << 16;
@@ -231,9 +231,9 @@ constexpr bool kLargerKeepsNans = true;
 constexpr bool kLargerKeepsNans = false;
 #endif
 
-// a > b ? a : b in one instruction. When either is NaN it yields b on x86, and a NaN on Arm, where it
-// also prefers +0 to -0. Compilers find it for the plain expression, but not next to a test for NaN,
-// where they would rather combine two masks.
+// The maximum in one instruction. On x86 that is a > b ? a : b, which is b when either is NaN; compilers
+// find it for the plain expression, but not next to a test for NaN, where they would rather combine two
+// masks. On Arm it is a NaN when either is, and +0 of zeros of both signs.
 template <class V>
 SPP_HOST_DEVICE V larger(V a, V b) {
 #if defined(__AVX512F__)

@@ -14,7 +14,7 @@ import native_builds
 import numpy as np
 import pytest
 import torch
-from support import BINS, DTYPES, INF, NAN, gaussian, make_map, random_rois
+from support import BINS, DTYPES, INF, INSTRUCTION_SETS, NAN, gaussian, make_map, random_rois
 
 from spp_ext import _boxes, reference
 from spp_ext._boxes import CONVENTIONS
@@ -227,8 +227,7 @@ def assert_agrees(cases, *command):
     """With the kernels of every instruction set that this machine can run, of which the program says the best."""
     file, count = cases
     best = native_builds.run(*command, file).partition(":")[0]
-    instruction_sets = ["baseline", "avx2", "avx512"]
-    for instruction_set in instruction_sets[: instruction_sets.index(best) + 1]:
+    for instruction_set in INSTRUCTION_SETS[: INSTRUCTION_SETS.index(best) + 1]:
         said = native_builds.run(*command, file, SPP_EXT_INSTRUCTION_SET=instruction_set)
         assert said == f"{instruction_set}: {count} cases, 0 differences\n"
 
