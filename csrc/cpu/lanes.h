@@ -1,8 +1,8 @@
 // Vectors of lanes, as wide as the instruction set this file is compiled for: loads, stores and a
 // transpose.
 //
-// The compiler's own vector types give arithmetic, comparisons and selects on every target; only
-// the conversion from half precision names an instruction. Everything is in an unnamed namespace,
+// The compiler's own vector types give arithmetic, comparisons and selects on every target; what they
+// lack, or compilers make badly of them, names an instruction. Everything is in an unnamed namespace,
 // so that no copy made for one instruction set can be linked into another.
 #pragma once
 
@@ -20,6 +20,8 @@
 #endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "core/scalar.h"
@@ -101,6 +103,9 @@ SPP_HOST_DEVICE Value<BFloat16> load(const BFloat16* from) {
   const __m512i elements = _mm512_castsi256_si512(load_bits<__m256i>(from));
   return reinterpret_cast<Value<BFloat16>>(_mm512_maskz_permutexvar_epi16(
       kUpperHalves, reinterpret_cast<__m512i>(iota<Words>() / 2), elements));
+#elif defined(__aarch64__)
+  // The same as below, which GCC 12 would take apart into scalars.
+  return reinterpret_cast<Value<BFloat16>>(vshll_n_u16(load_bits<uint16x4_t>(from), 16));
 #else
   const Bits32 wide = __builtin_convertvector(load_bits<Bits16>(from), Bits32) << 16;
   return reinterpret_cast<Value<BFloat16>>(wide);
@@ -112,6 +117,8 @@ SPP_HOST_DEVICE Value<Half> load(const Half* from) {
   return reinterpret_cast<Value<Half>>(_mm512_maskz_cvtph_ps(0xffff, load_bits<__m256i>(from)));
 #elif defined(__F16C__)
   return reinterpret_cast<Value<Half>>(_mm256_cvtph_ps(load_bits<__m128i>(from)));
+#elif defined(__aarch64__)
+  return reinterpret_cast<Value<Half>>(vcvt_f32_f16(load_bits<float16x4_t>(from)));
 #else
   Value<Half> lanes;
   for (int lane = 0; lane < kLanes<Half>; ++lane) lanes[lane] = to_compute(from[lane]);
@@ -141,6 +148,8 @@ SPP_HOST_DEVICE auto packed(V lanes) {
 #elif defined(__F16C__)
     return _mm256_cvtps_ph(reinterpret_cast<__m256>(lanes),
                            _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__aarch64__)
+    return vcvt_f16_f32(reinterpret_cast<float32x4_t>(lanes));
 #else
     Half elements[kLanes<Half>];
     for (int lane = 0; lane < kLanes<Half>; ++lane)
@@ -220,8 +229,16 @@ SPP_HOST_DEVICE void finish_streams() {
 #endif
 }
 
-// a > b ? a : b, which is one instruction that yields b when either is NaN. Compilers find it for
-// the plain expression, but not next to a test for NaN, where they would rather combine two masks.
+// Whether `larger` is NaN where either is.
+#if defined(__aarch64__)
+constexpr bool kLargerKeepsNans = true;
+#else
+constexpr bool kLargerKeepsNans = false;
+#endif
+
+// The maximum in one instruction. On x86 that is a > b ? a : b, which is b when either is NaN; compilers
+// find it for the plain expression, but not next to a test for NaN, where they would rather combine two
+// masks. On Arm it is a NaN when either is, and +0 of zeros of both signs.
 template <class V>
 SPP_HOST_DEVICE V larger(V a, V b) {
 #if defined(__AVX512F__)
@@ -236,6 +253,11 @@ SPP_HOST_DEVICE V larger(V a, V b) {
   if constexpr (sizeof(a[0]) == sizeof(float))
     return reinterpret_cast<V>(_mm_max_ps((__m128)a, (__m128)b));
   return reinterpret_cast<V>(_mm_max_pd((__m128d)a, (__m128d)b));
+#elif defined(__aarch64__)
+  if constexpr (sizeof(a[0]) == sizeof(float))
+    return reinterpret_cast<V>(vmaxq_f32((float32x4_t)a, (float32x4_t)b));
+  else
+    return reinterpret_cast<V>(vmaxq_f64((float64x2_t)a, (float64x2_t)b));
 #else
   return a > b ? a : b;
 #endif
@@ -280,7 +302,7 @@ SPP_HOST_DEVICE Flags<V> unordered(V a, V b) {
   else
     return reinterpret_cast<Flags<V>>(_mm_cmpunord_pd((__m128d)a, (__m128d)b));
 #else
-  return (a != a) | (b != b);
+  return ~((a == a) & (b == b));
 #endif
 }
 

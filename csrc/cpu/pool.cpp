@@ -13,6 +13,10 @@
 #include "cpu/run_units.h"
 #include "cpu/tuning.h"
 
+#if defined(SPP_EXT_HAVE_X86_ISAS)
+#include <cpuid.h>
+#endif
+
 namespace spp_ext::cpu {
 namespace {
 
@@ -20,8 +24,9 @@ const LaneKernels& choose_kernels() {
 #if defined(SPP_EXT_HAVE_X86_ISAS)
   const char* asked_for = std::getenv("SPP_EXT_INSTRUCTION_SET");
   const std::string_view wanted = asked_for == nullptr ? "" : asked_for;
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                        __builtin_cpu_supports("f16c");
+  unsigned eax, ebx, ecx, edx;  // F16C by its bit, since Clang 16 does not know it by name
+  const bool has_f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+  const bool has_avx2 = has_f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
                           __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");

@@ -302,7 +302,8 @@ void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
   const FeatureMap& input = job.params.input;
   Scratch scratch(memory);
   PlaneScratch<S, with_argmax> s(scratch, job);
-  if (reduce_planes<NansDetected<Value<S>>>(job, unit, s)) reduce_planes<NansHandled>(job, unit, s);
+  if (reduce_planes<NansDetected<Value<S>, with_argmax>>(job, unit, s))
+    reduce_planes<NansHandled>(job, unit, s);
 
   // Planes of one image are written together; a unit may hold the end of one image and the start of
   // the next.
@@ -348,8 +349,8 @@ void pool_channel_vectors(const MapJob& job, const ChannelUnit& unit, void* memo
                            input.width,
                            unit.channels,
                            data + input.batch * input.cells() * input.channels};
-  if (reduce_bins<NansDetected<Value<S>>, vectors, partial>(pyramid, job.merges, job.spans, cells,
-                                                            bins)) {
+  using Detected = NansDetected<Value<S>, with_argmax>;
+  if (reduce_bins<Detected, vectors, partial>(pyramid, job.merges, job.spans, cells, bins)) {
     reduce_bins<NansHandled, vectors, partial>(pyramid, job.merges, job.spans, cells, bins);
   }
   bins.write(pyramid, input.channels, unit.image, unit.first_channel, 0, unit.channels,
