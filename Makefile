@@ -5,6 +5,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 # Three equals signs select torch's ordinary build, which is the one that torchvision's ordinary wheel fits.
 PEERS ?= torch===2.14.1 torchvision===0.29.1 ultralytics-opencv-headless openvino==2026.4.* onnxruntime onnx
+CLANG ?= clang++
 ARGS ?=
 
 # Tests run on one thread, so their files run side by side, as many as there are cores, in the order of their names. More
@@ -17,12 +18,12 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find cmake csrc -type f)
 CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sppnet-demo test test-integration test-peers bench bench-peers lint format cuda-report gpu-model \
-        gpu-check gpu-bench wheel clean
+.PHONY: help demo sppnet-demo test test-integration test-peers test-aarch64 test-clang bench bench-peers lint format \
+        cuda-report gpu-model gpu-check gpu-bench wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile
 	@echo 'ARGS="..." goes to the demo or to pytest; PYTHON=... chooses the Python of a new .venv.'
 
 demo: $(LIBRARY)  ## pool a photograph and 2,000 of its regions; ARGS="my.jpg" for another picture
@@ -39,6 +40,15 @@ test-integration: $(LIBRARY) .venv/.integration  ## run the tests against ONNX a
 
 test-peers: $(LIBRARY) .venv-peers/.ready  ## run the tests against torchvision, ultralytics and engines
 	.venv-peers/bin/python -m pytest -q -m peers $(ARGS)
+
+test-aarch64: .venv/.ready  ## test the CPU kernels for 64-bit Arm in qemu: 1 minute
+	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
+	  { echo 'A cross compiler or qemu is missing: apt-get install g++-aarch64-linux-gnu qemu-user (Debian).'; exit 1; }
+	$(PY) -m pytest -q -m toolchains -k kernels_for_aarch64 tests/portable $(ARGS)
+
+test-clang: .venv/.ready  ## test the CPU kernels as clang++ builds them: 1 minute; CLANG=clang++-16 for another name
+	@command -v $(CLANG) >/dev/null || { echo '$(CLANG) is missing: apt-get install clang (Debian), or CLANG=...'; exit 1; }
+	CLANG=$(CLANG) $(PY) -m pytest -q -m toolchains -k kernels_of_clang tests/portable $(ARGS)
 
 bench: $(LIBRARY)  ## time it against torch and the floors: 5 minutes, results in build/benchmarks
 	$(PY) -m benchmarks --threads 1,2 $(ARGS)

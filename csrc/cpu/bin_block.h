@@ -7,64 +7,79 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "core/pyramid.h"
 #include "cpu/lane_unit.h"
 #include "cpu/lanes.h"
+#include "cpu/pool_job.h"
 #include "cpu/tuning.h"
 
 namespace spp_ext::cpu::SPP_ISA {
 namespace {
 
-// Bins of all lanes, `stride` vectors apart, to one run of `count` elements after another.
-template <int count, class V, class E>
-void write_whole_runs(const V* bins, std::int64_t stride, E* run) {
-  constexpr int n = sizeof(V) / sizeof(V{}[0]);
-  V rows[count];
-  for (int b = 0; b < count; ++b) rows[b] = bins[b * stride];
-  interleave(rows);
-  for (int b = 0; b < count; ++b) store(run + b * n, rows[b]);
+// The first bins of `planes` lanes from `first_lane` on, as many as `num_rows` vectors of lanes hold, into
+// runs of `count` elements. Vectors of bins are `stride` apart.
+template <int num_rows, bool all_lanes, class V, class E>
+void write_bins(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
+                std::int64_t planes, E* run) {
+  constexpr int n = sizeof(V) / sizeof(V{}[0]), per_lane = kElementsPerLane<E, V>;
+  decltype(filled_lanes<E>(bins, stride)) rows[num_rows];
+#pragma GCC unroll 16
+  for (int r = 0; r < num_rows; ++r)
+    rows[r] = filled_lanes<E>(bins + r * per_lane * stride, stride);
+  gather_lanes(rows);
+  const auto write_lane = [&](int lane) __attribute__((always_inline)) {
+    std::memcpy(run, gathered_lane(rows, lane), sizeof(E) * per_lane * num_rows);
+    run += count;
+  };
+  if constexpr (all_lanes) {
+#pragma GCC unroll 16
+    for (int lane = 0; lane < n; ++lane) write_lane(lane);
+  } else {
+    for (std::int64_t p = 0; p < planes; ++p) write_lane(static_cast<int>(first_lane + p));
+  }
 }
 
 // One level of one vector of planes: `count` bins of lanes, `stride` vectors apart, become `planes`
 // runs of `count` elements, end to end.
+template <bool all_lanes, class V, class E>
+void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
+                std::int64_t planes, E* run) {
+  constexpr int n = sizeof(V) / sizeof(V{}[0]), block = kBlockLanes<V>;
+  std::int64_t done = 0;
+  // As many bins as `num_rows` vectors hold, again and again; those left over together with some of those
+  // before.
+  const auto write = [&](auto num_rows) {
+    constexpr int size = num_rows * kElementsPerLane<E, V>;
+    const auto write_from = [&](std::int64_t b) {
+      write_bins<num_rows, all_lanes>(bins + b * stride, stride, count, first_lane, planes,
+                                      run + b);
+    };
+    for (; done + size <= count; done += size) write_from(done);
+    if (num_rows <= block && done < count && size <= count) {
+      write_from(count - size);
+      done = count;
+    }
+  };
+  write(std::integral_constant<int, n>{});
+  write(std::integral_constant<int, block>{});
+  if constexpr (block > 2) write(std::integral_constant<int, 2>{});
+  write(std::integral_constant<int, 1>{});
+}
 template <class V, class E>
 void write_runs(const V* bins, std::int64_t stride, std::int64_t count, int first_lane,
                 std::int64_t planes, E* run) {
   constexpr int n = sizeof(V) / sizeof(V{}[0]);
-  if (planes == n && first_lane == 0) {
-    if (count == 1) return write_whole_runs<1>(bins, stride, run);
-    if (count == 2) return write_whole_runs<2>(bins, stride, run);
-    if (count == 4) return write_whole_runs<4>(bins, stride, run);
-    if (count == 8) return write_whole_runs<8>(bins, stride, run);
-  }
-  if (count == 1 && first_lane == 0) return store_first(run, bins[0], planes);
-  E* const end = run + planes * count;
-  V square[n];
-  if (count < n) {
-    for (int b = 0; b < n; ++b) square[b] = bins[(b < count ? b : 0) * stride];
-    transpose(square);
-    // A whole vector is stored for each plane; what spills over its end is the next plane's, and
-    // stored after it.
-    for (std::int64_t plane = 0; plane < planes; ++plane) {
-      E* const to = run + plane * count;
-      if (end - to >= n) {
-        store(to, square[first_lane + plane]);
-      } else {
-        store_first(to, square[first_lane + plane], count);
-      }
-    }
-    return;
-  }
-  for (std::int64_t begin = 0; begin < count; begin += n) {
-    const std::int64_t b0 =
-        begin + n <= count ? begin : count - n;  // the last square overlaps the one before it
-    for (int b = 0; b < n; ++b) square[b] = bins[(b0 + b) * stride];
-    transpose(square);
-    for (std::int64_t plane = 0; plane < planes; ++plane) {
-      store(run + plane * count + b0, square[first_lane + plane]);
-    }
+  if (count == 1) {
+    const auto elements = packed<E>(bins[0]);
+    std::memcpy(run, reinterpret_cast<const E*>(&elements) + first_lane,
+                static_cast<std::size_t>(planes) * sizeof(E));
+  } else if (planes == n) {
+    write_runs<true>(bins, stride, count, 0, n, run);
+  } else {
+    write_runs<false>(bins, stride, count, first_lane, planes, run);
   }
 }
 
@@ -90,81 +105,85 @@ struct BinBlock {
     }
   }
 
-  // Every derived level, each bin the maximum of its source's bins. Bins of a source may share
-  // cells and arrive in any order, so equal values are told apart by their cells. An empty bin
-  // holds no value and must not take part.
+  // Every derived bin, the maximum of its parts. Those may share cells and arrive in any order, so equal
+  // values are told apart by their cells. An empty bin holds no value and does not take part.
   template <class Nans>
-  void merge_derived(const PyramidView& pyramid) {
-    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-      const Level& level = pyramid.levels[pyramid.order[i]];
-      if (level.is_base()) continue;
-      for (std::int64_t bin = 0; bin < level.bins; ++bin) {
-        merge_bin<Nans>(pyramid, level, bin);
+  void merge(Merges merges) {
+    for (const Merge* merge = merges.begin; merge < merges.end; ++merge) {
+      const std::int64_t* part = merge->parts;
+      const std::int64_t* const end = part + merge->num_parts;
+      while (part < end && empty[*part]) ++part;
+      if (part == end) {
+        set_empty(merge->bin);
+        continue;
+      }
+      Value<S> best[vectors];
+      [[maybe_unused]] Index<S> best_cell[vectors];
+      for (int v = 0; v < vectors; ++v) {
+        best[v] = values[*part * vectors + v];
+        if constexpr (with_argmax) best_cell[v] = cells[*part * vectors + v];
+      }
+      for (++part; part < end; ++part) {
+        if (empty[*part]) continue;
+        for (int v = 0; v < vectors; ++v) {
+          const Value<S> value = values[*part * vectors + v];
+          if constexpr (with_argmax) {
+            const Index<S> cell = cells[*part * vectors + v];
+            const auto take = Nans::replaces(value, cell, best[v], best_cell[v]);
+            best_cell[v] = take ? cell : best_cell[v];
+            best[v] = take ? value : best[v];
+          } else {
+            best[v] = Nans::combine(value, best[v]);
+          }
+        }
+      }
+      empty[merge->bin] = 0;
+      for (int v = 0; v < vectors; ++v) {
+        values[merge->bin * vectors + v] = best[v];
+        if constexpr (with_argmax) cells[merge->bin * vectors + v] = best_cell[v];
       }
     }
   }
 
-  // Writes `planes` lanes of vector `v` from `first_lane` on: planes that follow one another in one
-  // image, the first of which is channel `first_channel` of output row `row`. With `streams` the
-  // stores are non-temporal, and the caller must call finish_streams after them.
+  // Writes `planes` lanes from `first_lane` on: planes that follow one another in one image, the first of
+  // which is channel `first_channel` of output row `row`. With `streams` the stores are non-temporal,
+  // and the caller must call finish_streams after them.
   void write(const PyramidView& pyramid, std::int64_t channels, std::int64_t row,
-             std::int64_t first_channel, int v, int first_lane, std::int64_t planes, S* output,
+             std::int64_t first_channel, int first_lane, std::int64_t planes, S* output,
              std::int32_t* argmax, bool streams = false) const {
     const RowOrder order = pyramid.row_order(channels);
-    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
-      const Level& level = pyramid.levels[i];
-      const auto write_level = [&](const auto* bins, auto* run) {
-        using E = std::remove_reference_t<decltype(*run)>;
-        const std::int64_t count = level.bins * planes;
-        if (streams && count * static_cast<std::int64_t>(sizeof(E)) <= tuning::kStageBytes) {
-          E* const staged = reinterpret_cast<E*>(stage);
-          write_runs(bins, vectors, level.bins, first_lane, planes, staged);
-          stream(run, staged, count);
-        } else {
-          write_runs(bins, vectors, level.bins, first_lane, planes, run);
-        }
-      };
-      const std::int64_t at =
-          row * order.size() + order.element(level.in_row(), {i, first_channel, 0});
-      const std::int64_t first = level.first_bin * vectors + v;
-      write_level(values + first, output + at);
-      if constexpr (with_argmax) write_level(cells + first, argmax + at);
-    }
-  }
-
- private:
-  template <class Nans>
-  void merge_bin(const PyramidView& pyramid, const Level& level, std::int64_t bin_of_level) {
-    Value<S> best[vectors];
-    Index<S> best_cell[vectors];
-    bool found = false;
-    // Inlined by force, without which GCC keeps the best in memory.
-    const auto take_part = [&](std::int64_t part) __attribute__((always_inline)) {
-      if (empty[part]) return;
-      for (int v = 0; v < vectors; ++v) {
-        const Value<S> value = values[part * vectors + v];
-        if (!found) {
-          best[v] = value;
-          if constexpr (with_argmax) best_cell[v] = cells[part * vectors + v];
-        } else if constexpr (with_argmax) {
-          const Index<S> cell = cells[part * vectors + v];
-          const auto take = Nans::replaces(value, cell, best[v], best_cell[v]);
-          best_cell[v] = take ? cell : best_cell[v];
-          best[v] = take ? value : best[v];
-        } else {
-          best[v] = Nans::combine(value, best[v]);
+    const auto write_levels = [&](const auto* bins, auto* out) {
+      using E = std::remove_reference_t<decltype(*out)>;
+      constexpr std::int64_t n = kLanes<S>;
+      E* const staged = reinterpret_cast<E*>(stage);
+      const std::int64_t room = tuning::kStageBytes / std::int64_t{sizeof(E)};
+      // All levels are put together before the first is streamed: what has just been stored is slow to
+      // load again.
+      for (const bool streaming : {false, true}) {
+        if (streaming && !streams) break;
+        std::int64_t used = 0;
+        for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+          const Level& level = pyramid.levels[i];
+          const std::int64_t count = level.bins * planes;
+          E* const run =
+              out + row * order.size() + order.element(level.in_row(), {i, first_channel, 0});
+          const bool fits = streams && used + count <= room;
+          E* const to = fits ? staged + used : run;
+          if (fits) used += count;
+          if (streaming) {
+            if (fits) stream(run, to, count);
+            continue;
+          }
+          for (std::int64_t first = 0; first < planes; first += n) {
+            const std::int64_t left = planes - first;
+            write_runs(bins + level.first_bin * vectors + first / n, vectors, level.bins,
+                       first_lane, left < n ? left : n, to + first * level.bins);
+          }
         }
       }
-      found = true;
     };
-    for_each_part(pyramid, level, bin_of_level, take_part);
-    const std::int64_t bin = level.first_bin + bin_of_level;
-    if (!found) return set_empty(bin);
-    empty[bin] = 0;
-    for (int v = 0; v < vectors; ++v) {
-      values[bin * vectors + v] = best[v];
-      if constexpr (with_argmax) cells[bin * vectors + v] = best_cell[v];
-    }
+    write_levels(values, output);
+    if constexpr (with_argmax) write_levels(cells, argmax);
   }
 };
 

@@ -1,8 +1,8 @@
 // Vectors of lanes, as wide as the instruction set this file is compiled for: loads, stores and a
 // transpose.
 //
-// The compiler's own vector types give arithmetic, comparisons and selects on every target; only
-// the conversion from half precision names an instruction. Everything is in an unnamed namespace,
+// The compiler's own vector types give arithmetic, comparisons and selects on every target; what they
+// lack, or compilers make badly of them, names an instruction. Everything is in an unnamed namespace,
 // so that no copy made for one instruction set can be linked into another.
 #pragma once
 
@@ -20,6 +20,8 @@
 #endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "core/scalar.h"
@@ -101,6 +103,9 @@ SPP_HOST_DEVICE Value<BFloat16> load(const BFloat16* from) {
   const __m512i elements = _mm512_castsi256_si512(load_bits<__m256i>(from));
   return reinterpret_cast<Value<BFloat16>>(_mm512_maskz_permutexvar_epi16(
       kUpperHalves, reinterpret_cast<__m512i>(iota<Words>() / 2), elements));
+#elif defined(__aarch64__)
+  // The same as below, which GCC 12 would take apart into scalars.
+  return reinterpret_cast<Value<BFloat16>>(vshll_n_u16(load_bits<uint16x4_t>(from), 16));
 #else
   const Bits32 wide = __builtin_convertvector(load_bits<Bits16>(from), Bits32) << 16;
   return reinterpret_cast<Value<BFloat16>>(wide);
@@ -112,6 +117,8 @@ SPP_HOST_DEVICE Value<Half> load(const Half* from) {
   return reinterpret_cast<Value<Half>>(_mm512_maskz_cvtph_ps(0xffff, load_bits<__m256i>(from)));
 #elif defined(__F16C__)
   return reinterpret_cast<Value<Half>>(_mm256_cvtph_ps(load_bits<__m128i>(from)));
+#elif defined(__aarch64__)
+  return reinterpret_cast<Value<Half>>(vcvt_f32_f16(load_bits<float16x4_t>(from)));
 #else
   Value<Half> lanes;
   for (int lane = 0; lane < kLanes<Half>; ++lane) lanes[lane] = to_compute(from[lane]);
@@ -128,53 +135,61 @@ SPP_HOST_DEVICE Value<S> load_first(const S* from, std::int64_t count, const S* 
   return load(elements);
 }
 
-// Values came from S or are zero, so that converting back is exact.
-SPP_HOST_DEVICE void store(float* to, Value<float> lanes) {
-  std::memcpy(to, &lanes, sizeof(lanes));
-}
-SPP_HOST_DEVICE void store(double* to, Value<double> lanes) {
-  std::memcpy(to, &lanes, sizeof(lanes));
-}
-SPP_HOST_DEVICE void store(BFloat16* to, Value<BFloat16> lanes) {
-  const Bits16 bits = __builtin_convertvector(reinterpret_cast<Bits32>(lanes) >> 16, Bits16);
-  std::memcpy(to, &bits, sizeof(bits));
-}
-SPP_HOST_DEVICE void store(Half* to, Value<Half> lanes) {
+// Lanes as the elements that memory holds: values came from E or are zero, so that converting them
+// back is exact.
+template <class E, class V>
+SPP_HOST_DEVICE auto packed(V lanes) {
+  if constexpr (std::is_same_v<E, BFloat16>) {
+    return __builtin_convertvector(reinterpret_cast<Bits32>(lanes) >> 16, Bits16);
+  } else if constexpr (std::is_same_v<E, Half>) {
 #if defined(__AVX512F__)
-  const __m256i bits = _mm512_cvtps_ph(reinterpret_cast<__m512>(lanes),
-                                       _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  std::memcpy(to, &bits, sizeof(bits));
+    return _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(lanes),
+                                 _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif defined(__F16C__)
-  const __m128i bits = _mm256_cvtps_ph(reinterpret_cast<__m256>(lanes),
-                                       _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  std::memcpy(to, &bits, sizeof(bits));
+    return _mm256_cvtps_ph(reinterpret_cast<__m256>(lanes),
+                           _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__aarch64__)
+    return vcvt_f16_f32(reinterpret_cast<float32x4_t>(lanes));
 #else
-  for (int lane = 0; lane < kLanes<Half>; ++lane) to[lane] = from_compute<Half>(lanes[lane]);
+    Half elements[kLanes<Half>];
+    for (int lane = 0; lane < kLanes<Half>; ++lane)
+      elements[lane] = from_compute<Half>(lanes[lane]);
+    return load_bits<Bits16>(elements);
 #endif
-}
-SPP_HOST_DEVICE void store(std::int32_t* to, Index<float> lanes) {
-  std::memcpy(to, &lanes, sizeof(lanes));
-}
-SPP_HOST_DEVICE void store(std::int32_t* to, Index<double> lanes) {
-  const Narrow32 narrow = __builtin_convertvector(lanes, Narrow32);
-  std::memcpy(to, &narrow, sizeof(narrow));
+  } else if constexpr (sizeof(E) < sizeof(lanes[0])) {
+    return __builtin_convertvector(lanes, Narrow32);
+  } else {
+    return lanes;
+  }
 }
 
-// The first `count` lanes, of which there is at least one.
-template <class V, class E>
-SPP_HOST_DEVICE void store_first(E* to, V lanes, std::int64_t count) {
-  E elements[sizeof(V) / sizeof(lanes[0])];
-  store(elements, lanes);
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-  const __mmask64 bytes = ~__mmask64{0} >> (64 - count * std::int64_t{sizeof(E)});
-  if constexpr (sizeof(elements) == 64) {
-    _mm512_mask_storeu_epi8(to, bytes, load_bits<__m512i>(elements));
+// How many of those elements a lane has room for, one or two; and lanes filled with them, from vectors
+// `stride` apart.
+template <class E, class V>
+constexpr int kElementsPerLane = sizeof(V{}[0]) / sizeof(E);
+template <class E, class V>
+SPP_HOST_DEVICE auto filled_lanes(const V* from, std::int64_t stride) {
+  if constexpr (kElementsPerLane<E, V> == 1) {
+    return from[0];
+  } else if constexpr (std::is_same_v<E, BFloat16>) {
+    const auto first = reinterpret_cast<Bits32>(from[0]);
+    const auto second = reinterpret_cast<Bits32>(from[stride]);
+    return first >> 16 | (second & 0xffff0000u);
+  } else if constexpr (std::is_same_v<E, Half>) {
+    const auto widened = [](V lanes) {
+      const auto elements = packed<E>(lanes);
+      return __builtin_convertvector(load_bits<Bits16>(&elements), Bits32);
+    };
+    return widened(from[0]) | widened(from[stride]) << 16;
   } else {
-    _mm256_mask_storeu_epi8(to, static_cast<__mmask32>(bytes), load_bits<__m256i>(elements));
+    return (from[0] & 0xffffffff) | from[stride] << 32;
   }
-#else
-  for (std::int64_t lane = 0; lane < count; ++lane) to[lane] = elements[lane];
-#endif
+}
+
+template <class E, class V>
+SPP_HOST_DEVICE void store(E* to, V lanes) {
+  const auto elements = packed<E>(lanes);
+  std::memcpy(to, &elements, sizeof(elements));
 }
 
 // Copies with non-temporal stores: the caches then need not first read what is overwritten. Calls must
@@ -214,8 +229,16 @@ SPP_HOST_DEVICE void finish_streams() {
 #endif
 }
 
-// a > b ? a : b, which is one instruction that yields b when either is NaN. Compilers find it for
-// the plain expression, but not next to a test for NaN, where they would rather combine two masks.
+// Whether `larger` is NaN where either is.
+#if defined(__aarch64__)
+constexpr bool kLargerKeepsNans = true;
+#else
+constexpr bool kLargerKeepsNans = false;
+#endif
+
+// The maximum in one instruction. On x86 that is a > b ? a : b, which is b when either is NaN; compilers
+// find it for the plain expression, but not next to a test for NaN, where they would rather combine two
+// masks. On Arm it is a NaN when either is, and +0 of zeros of both signs.
 template <class V>
 SPP_HOST_DEVICE V larger(V a, V b) {
 #if defined(__AVX512F__)
@@ -230,6 +253,11 @@ SPP_HOST_DEVICE V larger(V a, V b) {
   if constexpr (sizeof(a[0]) == sizeof(float))
     return reinterpret_cast<V>(_mm_max_ps((__m128)a, (__m128)b));
   return reinterpret_cast<V>(_mm_max_pd((__m128d)a, (__m128d)b));
+#elif defined(__aarch64__)
+  if constexpr (sizeof(a[0]) == sizeof(float))
+    return reinterpret_cast<V>(vmaxq_f32((float32x4_t)a, (float32x4_t)b));
+  else
+    return reinterpret_cast<V>(vmaxq_f64((float64x2_t)a, (float64x2_t)b));
 #else
   return a > b ? a : b;
 #endif
@@ -274,62 +302,95 @@ SPP_HOST_DEVICE Flags<V> unordered(V a, V b) {
   else
     return reinterpret_cast<Flags<V>>(_mm_cmpunord_pd((__m128d)a, (__m128d)b));
 #else
-  return (a != a) | (b != b);
+  return ~((a == a) & (b == b));
 #endif
 }
+
+// Lanes that are exchanged without leaving their 16 bytes of a vector, which every target does in one
+// instruction.
+template <class V>
+constexpr int kBlockLanes = 16 / static_cast<int>(sizeof(V{}[0]));
 
 namespace detail {
+// Lane i of the result is lane Pattern::lane(i) of a and b read one after another.
+template <class Pattern, class V, int... i>
+SPP_HOST_DEVICE V pick(V a, V b, std::integer_sequence<int, i...>) {
 #if defined(__clang__)
-template <class V, int... i>
-SPP_HOST_DEVICE V interleave_low(V a, V b, std::integer_sequence<int, i...>) {
-  return __builtin_shufflevector(a, b, ((i & 1) * int{sizeof...(i)} + i / 2)...);
-}
-template <class V, int... i>
-SPP_HOST_DEVICE V interleave_high(V a, V b, std::integer_sequence<int, i...>) {
-  return __builtin_shufflevector(a, b,
-                                 ((i & 1) * int{sizeof...(i)} + (i + int{sizeof...(i)}) / 2)...);
-}
+  return __builtin_shufflevector(a, b, Pattern::lane(i)...);
 #else
-template <class V, int... i>
-SPP_HOST_DEVICE V interleave_low(V a, V b, std::integer_sequence<int, i...>) {
   using Mask = decltype(a > b);
-  return __builtin_shuffle(a, b, Mask{((i & 1) * int{sizeof...(i)} + i / 2)...});
-}
-template <class V, int... i>
-SPP_HOST_DEVICE V interleave_high(V a, V b, std::integer_sequence<int, i...>) {
-  using Mask = decltype(a > b);
-  return __builtin_shuffle(a, b,
-                           Mask{((i & 1) * int{sizeof...(i)} + (i + int{sizeof...(i)}) / 2)...});
-}
+  return __builtin_shuffle(a, b, Mask{Pattern::lane(i)...});
 #endif
+}
+template <class Pattern, class V>
+SPP_HOST_DEVICE V pick(V a, V b) {
+  return pick<Pattern>(a, b, std::make_integer_sequence<int, sizeof(V) / sizeof(V{}[0])>{});
+}
+
+// In every block, the lower or upper half of a's and b's groups of `group` lanes by turns.
+template <class V, int group, bool upper>
+struct Riffled {
+  static constexpr int lane(int i) {
+    constexpr int n = sizeof(V) / sizeof(V{}[0]), block = kBlockLanes<V>;
+    const int in_block = i % block, turn = in_block / group;
+    return turn % 2 * n + (i - in_block) + turn / 2 * group + (upper ? block / 2 : 0) +
+           in_block % group;
+  }
+};
+// The even or odd blocks of a, then of b.
+template <class V, bool odd>
+struct EverySecondBlock {
+  static constexpr int lane(int i) {
+    constexpr int block = kBlockLanes<V>;
+    return (2 * (i / block) + (odd ? 1 : 0)) * block + i % block;
+  }
+};
+
+// Replaces each two vectors `distance` apart by First and Second of them.
+template <class First, class Second, int distance, class V, int n>
+SPP_HOST_DEVICE void replace_pairs(V (&rows)[n]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) {
+    if ((i & distance) != 0) continue;
+    const V a = rows[i], b = rows[i + distance];
+    rows[i] = pick<First>(a, b);
+    rows[i + distance] = pick<Second>(a, b);
+  }
+}
 }  // namespace detail
 
-// Interleaves a power of two of vectors in place: read one after another, they afterwards hold lane 0
-// of all of them, then lane 1 of all, and so on. As many vectors as lanes are thereby transposed.
-// Each round riffles the first half of the vectors with the second, which rotates the address of an
-// element, the bits of its vector before those of its lane, by one bit.
+// Brings each lane's elements of n vectors together: n is 1, 2, the lanes of a block, or all lanes.
+// Afterwards they are at gathered_lane.
 template <class V, int n>
-SPP_HOST_DEVICE void interleave(V (&rows)[n]) {
-  static_assert((n & (n - 1)) == 0, "interleave needs a power of two of vectors");
-  constexpr auto lanes = std::make_integer_sequence<int, sizeof(V) / sizeof(V{}[0])>{};
+SPP_HOST_DEVICE void gather_lanes(V (&rows)[n]) {
+  using namespace detail;
+  constexpr int lanes = sizeof(V) / sizeof(V{}[0]), block = kBlockLanes<V>;
+  static_assert(n == 1 || n == 2 || n == block || n == lanes);
+  if constexpr (n > 1) replace_pairs<Riffled<V, 1, false>, Riffled<V, 1, true>, 1>(rows);
+  if constexpr (n >= block && block == 4) {
+    replace_pairs<Riffled<V, 2, false>, Riffled<V, 2, true>, 2>(rows);
 #pragma GCC unroll 4
-  for (int round = 1; round < n; round *= 2) {
-    V riffled[n];
-#pragma GCC unroll 8
-    for (int i = 0; i < n / 2; ++i) {
-      riffled[2 * i] = detail::interleave_low(rows[i], rows[i + n / 2], lanes);
-      riffled[2 * i + 1] = detail::interleave_high(rows[i], rows[i + n / 2], lanes);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) rows[i] = riffled[i];
+    for (int i = 0; i < n; i += block) std::swap(rows[i + 1], rows[i + 2]);
   }
+  using Evens = EverySecondBlock<V, false>;
+  using Odds = EverySecondBlock<V, true>;
+  if constexpr (n > block) replace_pairs<Evens, Odds, block>(rows);
+  if constexpr (n > 2 * block) replace_pairs<Evens, Odds, 2 * block>(rows);
+}
+template <class V, int n>
+SPP_HOST_DEVICE const void* gathered_lane(const V (&rows)[n], int lane) {
+  constexpr int block = n < kBlockLanes<V> ? kBlockLanes<V> : n;
+  constexpr int together = block / n;  // lanes of a block that end up in one vector
+  const auto* const row = reinterpret_cast<const std::remove_reference_t<decltype(V{}[0])>*>(
+      rows + lane % block / together);
+  return row + lane / block * block + lane % together * n;
 }
 
 // Afterwards lane i of rows[j] is what lane j of rows[i] was.
 template <class V, int n>
 SPP_HOST_DEVICE void transpose(V (&rows)[n]) {
   static_assert(n == sizeof(V) / sizeof(V{}[0]), "transpose needs as many rows as lanes");
-  interleave(rows);
+  gather_lanes(rows);
 }
 
 }  // namespace

@@ -29,6 +29,7 @@ struct NansHandled {
   template <class V>
   static SPP_HOST_DEVICE V combine(V candidate, V best) {
     const V greater = larger(candidate, best);
+    if constexpr (kLargerKeepsNans) return greater;
     return candidate != candidate ? candidate : greater;
   }
 };
@@ -52,14 +53,18 @@ struct NansAbsent {
   }
 };
 
-// The same, and finds out whether that was so.
-template <class V>
+// The same, and finds out whether that was so: unless it combines values alone and a NaN comes through
+// that anyhow.
+template <class V, bool with_argmax>
 class NansDetected : public NansAbsent {
  public:
-  SPP_HOST_DEVICE void note(V a, V b) { seen_ |= unordered(a, b); }
-  bool seen() const { return any(seen_); }
+  SPP_HOST_DEVICE void note(V a, V b) {
+    if constexpr (kMatter) seen_ |= unordered(a, b);
+  }
+  bool seen() const { return kMatter && any(seen_); }
 
  private:
+  static constexpr bool kMatter = with_argmax || !kLargerKeepsNans;
   Flags<V> seen_{};
 };
 

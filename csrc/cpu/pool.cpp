@@ -13,6 +13,10 @@
 #include "cpu/run_units.h"
 #include "cpu/tuning.h"
 
+#if defined(SPP_EXT_HAVE_X86_ISAS)
+#include <cpuid.h>
+#endif
+
 namespace spp_ext::cpu {
 namespace {
 
@@ -20,8 +24,9 @@ const LaneKernels& choose_kernels() {
 #if defined(SPP_EXT_HAVE_X86_ISAS)
   const char* asked_for = std::getenv("SPP_EXT_INSTRUCTION_SET");
   const std::string_view wanted = asked_for == nullptr ? "" : asked_for;
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                        __builtin_cpu_supports("f16c");
+  unsigned eax, ebx, ecx, edx;  // F16C by its bit, since Clang 16 does not know it by name
+  const bool has_f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+  const bool has_avx2 = has_f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
                           __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -45,6 +50,32 @@ void advise_huge_pages_for(void* output, std::int32_t* argmax, DType dtype, std:
   advise_huge_pages(output, elements * size_of(dtype));
   advise_huge_pages(argmax, elements * static_cast<std::int64_t>(sizeof(*argmax)));
 }
+
+// The merges of a pyramid, listed once for all units.
+class MergeList {
+ public:
+  explicit MergeList(const PyramidView& pyramid) {
+    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+      const Level& level = pyramid.levels[pyramid.order[i]];
+      for (std::int64_t bin = 0; !level.is_base() && bin < level.bins; ++bin) {
+        const auto before = static_cast<std::int64_t>(parts_.size());
+        for_each_part(pyramid, level, bin, [&](std::int64_t part) { parts_.push_back(part); });
+        const auto count = static_cast<std::int64_t>(parts_.size()) - before;
+        merges_.push_back({level.first_bin + bin, nullptr, count});
+      }
+    }
+    const std::int64_t* next = parts_.data();
+    for (Merge& merge : merges_) {
+      merge.parts = next;
+      next += merge.num_parts;
+    }
+  }
+  Merges view() const { return {merges_.data(), merges_.data() + merges_.size()}; }
+
+ private:
+  std::vector<Merge> merges_;
+  std::vector<std::int64_t> parts_;
+};
 
 // Runs `kernel` on all channels of all images, `per_unit` channels at a time.
 template <class Job>
@@ -124,6 +155,12 @@ std::int64_t slab_vectors(const RegionJob& job, const RegionUnit& unit, std::int
   return divide_up(slab_cells(job, unit), lanes) * lanes * divide_up(unit.planes.channels, lanes);
 }
 
+// Whether a unit should make squares of its cells, which take as much memory again for each side.
+bool pays_squares(const RegionJob& job, const RegionUnit& unit, std::int64_t slab) {
+  return job.params.argmax == nullptr && unit.end_row - unit.first_row >= tuning::kSquareRegions &&
+         tuning::kSquareSides * slab * kernels().vector_bytes <= tuning::kSquareBytes;
+}
+
 // One unit for every image of a map that has regions, with all of its regions. Its `channels` are
 // those that a unit cut from it shall have at most.
 std::vector<RegionUnit> plan_images(const RegionJob& job, const GroupedRows& grouped,
@@ -137,16 +174,18 @@ std::vector<RegionUnit> plan_images(const RegionJob& job, const GroupedRows& gro
                       {g % first.batch, 0, lanes(first.dtype)},
                       begin,
                       end,
-                      rows_read(job, begin, end)});
+                      rows_read(job, begin, end),
+                      1});
   }
   // A unit copies its slab before it pools. Of several vectors that pays where the slab stays in the
   // cache or serves many regions, and where every thread finds a unit.
-  const std::int64_t wide = tuning::kRegionVectors * lanes(first.dtype);
+  const std::int64_t vector = lanes(first.dtype), vector_bytes = kernels().vector_bytes;
+  const std::int64_t wide = tuning::region_vectors(vector_bytes) * vector;
   const auto count = static_cast<std::int64_t>(images.size());
   if (count * divide_up(first.channels, wide) < threads) return images;
   for (RegionUnit& image : images) {
     const std::int64_t slab_bytes =
-        slab_cells(job, image) * tuning::kRegionVectors * kernels().vector_bytes;
+        slab_vectors(job, image, vector) * tuning::region_vectors(vector_bytes) * vector_bytes;
     if (slab_bytes <= tuning::kSlabBytes ||
         image.end_row - image.first_row >= tuning::kManyRegions) {
       image.planes.channels = wide;
@@ -176,7 +215,9 @@ std::vector<RegionUnit> plan_units(RegionJob& job, const std::vector<RegionUnit>
     for (; unit.first_row < image.end_row; unit.first_row = unit.end_row) {
       unit.end_row = std::min(unit.first_row + rows_per_unit, image.end_row);
       unit.map_rows = rows_read(job, unit.first_row, unit.end_row);
-      job.slab_vectors = std::max(job.slab_vectors, slab_vectors(job, unit, vector));
+      const std::int64_t slab = slab_vectors(job, unit, vector);
+      unit.sides = pays_squares(job, unit, slab) ? tuning::kSquareSides : 1;
+      job.slab_vectors = std::max(job.slab_vectors, unit.sides * slab);
       for (std::int64_t channel = 0; channel < channels; channel += image.planes.channels) {
         unit.planes.first_channel = channel;
         unit.planes.channels = std::min(image.planes.channels, channels - channel);
@@ -197,7 +238,8 @@ void pool_map(const MapPoolParams& params, const Executor& executor) {
   std::vector<Span> spans(static_cast<std::size_t>(params.pyramid.spans));
   fill_spans(params.pyramid, {{0, input.height}, {0, input.width}}, input.height, input.width,
              spans.data());
-  const MapJob job{params, spans.data()};
+  const MergeList merges(params.pyramid);
+  const MapJob job{params, merges.view(), spans.data()};
   advise_huge_pages_for(params.output, params.argmax, input.dtype,
                         input.batch * input.channels * params.pyramid.bins);
   if (input.layout == Layout::kContiguous) {
@@ -213,7 +255,8 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
   if (grouped.rows.empty()) return;
   const std::vector<Span> spans = spans_of_rows(params, grouped.rows, executor);
   const std::int64_t elements = params.regions.count * first.channels * params.pyramid.bins;
-  RegionJob job{params, spans.data(), grouped.rows.data(), 0, false, false};
+  const MergeList merges(params.pyramid);
+  RegionJob job{params, merges.view(), spans.data(), grouped.rows.data(), 0, false, false};
   job.streams = elements * size_of(first.dtype) > tuning::kCachedBytes;
   const std::vector<RegionUnit> units =
       plan_units(job, plan_images(job, grouped, executor.threads), executor.threads);

@@ -9,17 +9,30 @@
 
 namespace spp_ext::cpu {
 
+// Every bin of the derived levels, after the bins that it is merged from.
+struct Merge {
+  std::int64_t bin;
+  const std::int64_t* parts;  // [num_parts], the bins of its source
+  std::int64_t num_parts;
+};
+struct Merges {
+  const Merge* begin;
+  const Merge* end;
+};
+
 struct MapJob {
   MapPoolParams params;
+  Merges merges;
   const Span* spans;  // [pyramid.spans], of the whole map
 };
 
 struct RegionJob {
   RegionPoolParams params;
+  Merges merges;
   const Span* spans;          // [K, pyramid.spans]
   const std::int64_t* rows;   // regions grouped by map and image
-  std::int64_t slab_vectors;  // vectors of lanes in the largest unit's slab
-  bool wide;                  // whether any unit has kRegionVectors vectors of channels
+  std::int64_t slab_vectors;  // vectors of lanes in the largest unit's slab and squares
+  bool wide;                  // whether any unit has region_vectors vectors of channels
   bool streams;               // write the output with non-temporal stores
 };
 
@@ -50,7 +63,8 @@ struct RegionUnit {
   ChannelUnit planes;
   std::int64_t first_row;
   std::int64_t end_row;
-  Span map_rows;  // of the map, that the base bins of these regions read
+  Span map_rows;       // of the map, that the base bins of these regions read
+  std::int32_t sides;  // of the largest squares to pool from; 1 is a cell
 };
 
 // Does one unit of a job. Units differ in nothing but the part of the output they write, so they may

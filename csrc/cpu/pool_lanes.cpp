@@ -26,6 +26,7 @@
 #include "cpu/nans.h"
 #include "cpu/pool_job.h"
 #include "cpu/slab.h"
+#include "cpu/squares.h"
 #include "cpu/tuning.h"
 
 #define SPP_STRING_OF(name) #name
@@ -35,7 +36,6 @@ namespace spp_ext::cpu::SPP_ISA {
 namespace {
 
 using tuning::kChannelVectors;
-using tuning::kRegionVectors;
 using tuning::kRowsAtOnce;
 
 // Cells whose lanes are planes: lanes of cell (y, x) start at data + (y - first_row) * row_stride +
@@ -93,13 +93,11 @@ void reduce_rectangle(const LaneCells<S>& from, Span rows, Span cols, Nans& nans
   }
 }
 
-// Every bin of all levels, from cells whose lanes are planes. Says whether a NaN was seen, which left
-// the bins unfinished. Out of line, so that the registers of its loops do not depend on the caller.
-template <class Nans, int vectors, bool partial, class S, class T, bool with_argmax>
-__attribute__((noinline)) bool reduce_bins(const PyramidView& pyramid, const Span* spans,
-                                           LaneCells<S> from,
-                                           BinBlock<T, vectors, with_argmax> bins) {
-  Nans nans;
+// Calls reduce(rows, cols, bin) for every base bin that has a cell, and merges the other levels from
+// them. Says whether a NaN was seen, which left the bins unfinished.
+template <class Nans, int vectors, class S, bool with_argmax, class Reduce>
+bool fill_bins(const PyramidView& pyramid, Merges merges, const Span* spans, const Nans& nans,
+               BinBlock<S, vectors, with_argmax>& bins, const Reduce& reduce) {
   for_each_bin_row(pyramid, spans, [&](const BinRow& row) {
     if (nans.seen()) return;  // all of it will be done again
     for (std::int64_t c = 0; c < row.bins; ++c) {
@@ -110,13 +108,36 @@ __attribute__((noinline)) bool reduce_bins(const PyramidView& pyramid, const Spa
         continue;
       }
       bins.empty[bin] = 0;
-      reduce_rectangle<vectors, with_argmax, partial>(
-          from, row.rows, cols, nans, bins.values + bin * vectors, bins.cells + bin * vectors);
+      reduce(row.rows, cols, bin);
     }
   });
   if (nans.seen()) return true;
-  bins.template merge_derived<Nans>(pyramid);
+  bins.template merge<Nans>(merges);
   return false;
+}
+
+// Every bin of all levels, from cells whose lanes are planes. Out of line, so that the registers of
+// its loops do not depend on the caller.
+template <class Nans, int vectors, bool partial, class S, class T, bool with_argmax>
+__attribute__((noinline)) bool reduce_bins(const PyramidView& pyramid, Merges merges,
+                                           const Span* spans, LaneCells<S> from,
+                                           BinBlock<T, vectors, with_argmax> bins) {
+  Nans nans;
+  return fill_bins(pyramid, merges, spans, nans, bins, [&](Span rows, Span cols, std::int64_t bin) {
+    reduce_rectangle<vectors, with_argmax, partial>(
+        from, rows, cols, nans, bins.values + bin * vectors, bins.cells + bin * vectors);
+  });
+}
+
+// The same from squares of them.
+template <int vectors, class V, class S>
+__attribute__((noinline)) void reduce_bins(const PyramidView& pyramid, Merges merges,
+                                           const Span* spans, Squares<V, vectors> from,
+                                           BinBlock<S, vectors, false> bins) {
+  fill_bins(pyramid, merges, spans, NansAbsent{}, bins,
+            [&](Span rows, Span cols, std::int64_t bin) {
+              from.reduce(rows, cols, bins.values + bin * vectors);
+            });
 }
 
 // ---- contiguous maps ----
@@ -272,7 +293,7 @@ bool reduce_planes(const MapJob& job, const PlaneUnit& unit, PlaneScratch<S, wit
     }
   });
   if (nans.seen()) return true;
-  s.bins.template merge_derived<Nans>(job.params.pyramid);
+  s.bins.template merge<Nans>(job.merges);
   return false;
 }
 
@@ -281,7 +302,8 @@ void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
   const FeatureMap& input = job.params.input;
   Scratch scratch(memory);
   PlaneScratch<S, with_argmax> s(scratch, job);
-  if (reduce_planes<NansDetected<Value<S>>>(job, unit, s)) reduce_planes<NansHandled>(job, unit, s);
+  if (reduce_planes<NansDetected<Value<S>, with_argmax>>(job, unit, s))
+    reduce_planes<NansHandled>(job, unit, s);
 
   // Planes of one image are written together; a unit may hold the end of one image and the start of
   // the next.
@@ -291,8 +313,8 @@ void pool_planes_of(const MapJob& job, const PlaneUnit& unit, void* memory) {
     const std::int64_t left_in_image = input.channels - channel;
     const std::int64_t left_in_unit = unit.planes - lane;
     const std::int64_t planes = left_in_image < left_in_unit ? left_in_image : left_in_unit;
-    s.bins.write(job.params.pyramid, input.channels, image, channel, 0, static_cast<int>(lane),
-                 planes, static_cast<S*>(job.params.output), job.params.argmax);
+    s.bins.write(job.params.pyramid, input.channels, image, channel, static_cast<int>(lane), planes,
+                 static_cast<S*>(job.params.output), job.params.argmax);
     lane += planes;
   }
 }
@@ -327,14 +349,12 @@ void pool_channel_vectors(const MapJob& job, const ChannelUnit& unit, void* memo
                            input.width,
                            unit.channels,
                            data + input.batch * input.cells() * input.channels};
-  if (reduce_bins<NansDetected<Value<S>>, vectors, partial>(pyramid, job.spans, cells, bins)) {
-    reduce_bins<NansHandled, vectors, partial>(pyramid, job.spans, cells, bins);
+  using Detected = NansDetected<Value<S>, with_argmax>;
+  if (reduce_bins<Detected, vectors, partial>(pyramid, job.merges, job.spans, cells, bins)) {
+    reduce_bins<NansHandled, vectors, partial>(pyramid, job.merges, job.spans, cells, bins);
   }
-  for (int v = 0; v < vectors; ++v) {
-    const std::int64_t planes = partial ? unit.channels : kLanes<S>;
-    bins.write(pyramid, input.channels, unit.image, unit.first_channel + v * kLanes<S>, v, 0,
-               planes, static_cast<S*>(job.params.output), job.params.argmax);
-  }
+  bins.write(pyramid, input.channels, unit.image, unit.first_channel, 0, unit.channels,
+             static_cast<S*>(job.params.output), job.params.argmax);
 }
 
 std::size_t channel_scratch(const MapJob& job) {
@@ -365,9 +385,12 @@ void pool_channels(const MapJob& job, const ChannelUnit& unit, void* scratch) {
 
 // ---- regions ----
 
+// A wide unit has this many vectors of channels.
+constexpr int kRegionVectors = tuning::region_vectors(kVectorBytes);
+
 template <class S, int vectors, bool with_argmax>
 struct RegionScratch {
-  Value<S>* slab;  // [cells][vectors], cells rounded up to whole squares of lanes
+  Value<S>* slab;  // [sides of squares][cells][vectors], cells rounded up to whole squares of lanes
   BinBlock<S, vectors, with_argmax> bins;
 
   RegionScratch(Scratch& scratch, const RegionJob& job)
@@ -383,30 +406,26 @@ void pool_region_vectors(const RegionJob& job, const RegionUnit& unit, void* mem
   RegionScratch<S, vectors, with_argmax> s(scratch, job);
   const Span rows = unit.map_rows;
   const bool any_nan = load_slab<vectors, S>(input, unit.planes, rows, s.slab);
+  const std::int64_t size = (rows.end - rows.begin) * input.width;
   const T* const slab = reinterpret_cast<const T*>(s.slab);
   constexpr std::int64_t kCell = kLanes<S> * vectors;
-  const LaneCells<T> cells{slab,
-                           rows.begin,
-                           input.width * kCell,
-                           kCell,
-                           input.width,
-                           kLanes<S>,
-                           slab + (rows.end - rows.begin) * input.width * kCell};
+  const LaneCells<T> cells{slab,        rows.begin, input.width * kCell, kCell,
+                           input.width, kLanes<S>,  slab + size * kCell};
+  const Squares<Value<S>, vectors> squares{s.slab, divide_up(size, kLanes<S>) * kLanes<S>,
+                                           input.width, rows.begin, unit.sides};
+  if (!any_nan) squares.build();
   for (std::int64_t k = unit.first_row; k < unit.end_row; ++k) {
     const std::int64_t row = job.rows[k];
     const Span* const spans = job.spans + row * pyramid.spans;
     if (any_nan) {
-      reduce_bins<NansHandled, vectors, false>(pyramid, spans, cells, s.bins);
+      reduce_bins<NansHandled, vectors, false>(pyramid, job.merges, spans, cells, s.bins);
+    } else if constexpr (with_argmax) {
+      reduce_bins<NansAbsent, vectors, false>(pyramid, job.merges, spans, cells, s.bins);
     } else {
-      reduce_bins<NansAbsent, vectors, false>(pyramid, spans, cells, s.bins);
+      reduce_bins(pyramid, job.merges, spans, squares, s.bins);
     }
-    for (int v = 0; v < vectors; ++v) {
-      const std::int64_t first = v * kLanes<S>;
-      const std::int64_t left = unit.planes.channels - first;
-      s.bins.write(pyramid, input.channels, row, unit.planes.first_channel + first, v, 0,
-                   left < kLanes<S> ? left : kLanes<S>, static_cast<S*>(job.params.output),
-                   job.params.argmax, job.streams);
-    }
+    s.bins.write(pyramid, input.channels, row, unit.planes.first_channel, 0, unit.planes.channels,
+                 static_cast<S*>(job.params.output), job.params.argmax, job.streams);
   }
   if (job.streams) finish_streams();
 }

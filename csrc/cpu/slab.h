@@ -21,7 +21,7 @@ bool load_slab(const FeatureMap& input, const ChannelUnit& unit, Span rows, Valu
   const S* const end = data + input.batch * input.channels * input.cells();
   const std::int64_t cells = (rows.end - rows.begin) * input.width;
   const std::int64_t first_cell = rows.begin * input.width;
-  NansDetected<Value<S>> nans;
+  NansDetected<Value<S>, true> nans;
   const auto channels_of = [&](int v) {
     const std::int64_t left = unit.channels - v * n;
     return left < n ? left : n;

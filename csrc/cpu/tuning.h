@@ -31,8 +31,18 @@ constexpr std::int32_t kRowsAtOnce = 4;
 
 // ---- pooling regions ----
 
-// A wide unit of regions has this many vectors of channels, for the same reason as kChannelVectors.
-constexpr std::int64_t kRegionVectors = 4;
+// A wide unit of regions has this many vectors of channels, for the same reason as kChannelVectors:
+// two cache lines, or what the registers hold.
+constexpr int region_vectors(std::int64_t vector_bytes) {
+  return vector_bytes >= 2 * kCacheLine ? 1 : vector_bytes <= kCacheLine / 2 ? 4 : 2;
+}
+
+// Bins are pooled from squares of up to this many cells a side ...
+constexpr std::int32_t kSquareSides = 3;
+// ... where a unit has this many regions, which pays for making the squares ...
+constexpr std::int64_t kSquareRegions = 48;
+// ... and they take no more memory than this.
+constexpr std::int64_t kSquareBytes = 4 * 1024 * 1024;
 
 // A wide unit's slab of up to this size stays in a core's own cache.
 constexpr std::int64_t kSlabBytes = 1024 * 1024;
@@ -49,9 +59,9 @@ constexpr std::int64_t kRowsPerTask = 256;
 
 // An output larger than this leaves the caches before it is read, so non-temporal stores write it.
 constexpr std::int64_t kCachedBytes = 8 * 1024 * 1024;
-// Where a level's runs are put together for those stores: room for an ordinary level, well inside
-// the first cache.
-constexpr std::int64_t kStageBytes = 4096;
+// Where a row's runs are put together for those stores: room for an ordinary pyramid, well inside the
+// first cache.
+constexpr std::int64_t kStageBytes = 8 * 1024;
 
 // ---- pooling with stride 1 ----
 

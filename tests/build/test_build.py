@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import native_builds
 import pytest
 import torch
 
@@ -160,26 +161,10 @@ int main() {
 """
 
 
-@pytest.fixture(scope="module")
-def cpp_tools():
-    tools = Path(sys.executable).parent
-    return {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "SPP_EXT_CUDA": "0"}
-
-
-def test_cpp_users_need_no_torch(tmp_path, cpp_tools):
+def test_cpp_users_need_no_torch(tmp_path):
     (tmp_path / "CMakeLists.txt").write_text(CONSUMER_CMAKE)
     (tmp_path / "consumer.cpp").write_text(CONSUMER)
-    prefix = tmp_path / "installed"
-    kernels, consumer = ROOT / "build" / "cpp", tmp_path / "build"
-    # Optimised less than what is shipped, which takes half the time.
-    options = ["-DCMAKE_DISABLE_FIND_PACKAGE_Python=ON", "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG"]
-    for command in (
-        ["cmake", "-G", "Ninja", "-S", ROOT, "-B", kernels, *options],
-        ["cmake", "--build", kernels],
-        ["cmake", "--install", kernels, "--prefix", prefix],
-        ["cmake", "-G", "Ninja", "-S", tmp_path, "-B", consumer, f"-DCMAKE_PREFIX_PATH={prefix}"],
-        ["cmake", "--build", consumer],
-    ):
-        done = run(*command, env=cpp_tools)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert run(consumer / "consumer").stdout.split() == ["5@1", "5@1", "5@1", "3@4", "4@5"]
+    installed = native_builds.cpp_package(tmp_path / "installed")
+    native_builds.build(tmp_path, tmp_path / "build", f"-DCMAKE_PREFIX_PATH={installed}")
+    printed = native_builds.run(tmp_path / "build" / "consumer")
+    assert printed.split() == ["5@1", "5@1", "5@1", "3@4", "4@5"]

@@ -9,7 +9,17 @@ import sys
 
 import pytest
 import torch
-from support import CONVENTIONS, DTYPES, KINDS, gaussian, lay_out, make_map, random_rois, run_python
+from support import (
+    CONVENTIONS,
+    DTYPES,
+    INSTRUCTION_SETS,
+    KINDS,
+    gaussian,
+    lay_out,
+    make_map,
+    random_rois,
+    run_python,
+)
 
 import spp_ext
 from spp_ext import Bins
@@ -17,7 +27,6 @@ from spp_ext import Bins
 cpu_only = pytest.mark.cpu_only  # threads and instruction sets
 
 BINS = Bins([(0, 0, 1, 4), (1, 1, 3, 3), (0, 2, 4, 4), (0, 0, 4, 4)], 4)
-INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
 
 
 def map_case(x, levels):

@@ -3,13 +3,11 @@
 Tests hold CPU tensors and call the public API; the registered ops underneath it are exchanged. So one suite serves all.
 """
 
-import fcntl
 import functools
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import native_builds
 import torch
 from torch.utils._pytree import tree_map_only
 
@@ -21,23 +19,10 @@ _SIMT = torch.library.Library("spp_ext_simt", "FRAGMENT")
 
 
 def build_simt(sanitize=""):
-    """Builds the emulated library and returns its path; nothing is done when it is up to date.
-
-    Processes that run tests side by side wait for one another.
-    """
+    """Builds the emulated library and returns its path; nothing is done when it is up to date."""
     build = ROOT / "build" / f"simt{sanitize and '-' + sanitize}"
-    build.mkdir(parents=True, exist_ok=True)
-    tools = Path(sys.executable).parent  # the environment's cmake and ninja, or else the system's
-    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
-    configure = [
-        *("cmake", "-G", "Ninja", "-S", ROOT / "tests" / "simt", "-B", build),
-        *(f"-DTORCH_DIR={Path(torch.__file__).parent}", f"-DSANITIZE={sanitize}"),
-    ]
-    with open(build / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for command in (configure, ["cmake", "--build", build]):
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stdout + done.stderr
+    options = (f"-DTORCH_DIR={Path(torch.__file__).parent}", f"-DSANITIZE={sanitize}")
+    native_builds.build(ROOT / "tests" / "simt", build, *options)
     return build / "libspp_ext_simt.so"
 
 

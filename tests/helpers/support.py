@@ -19,6 +19,7 @@ NAN, INF = math.nan, math.inf
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 CONVENTIONS = ["roi_pool", "spp_net", "outer"]
 ROI_POOL, SPP_NET, OUTER = range(3)  # those, as the registered ops take them
+INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]  # the best last; beyond x86-64 there is only the first
 
 # fmt: off
 TABLE = torch.tensor([[1, 9, 2, 0],     # cells  0  1  2  3, a map whose bins a person can check
