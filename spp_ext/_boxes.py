@@ -53,7 +53,14 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
         return boxes
     if not isinstance(boxes, (list, tuple)) or not all(isinstance(image, Tensor) for image in boxes):
         raise TypeError(f"{op}: expected boxes to be a Tensor[K, 5] or a list of Tensor[L, 4], got {_describe(boxes)}")
-    images = input.shape[0]
+    if not torch.jit.is_tracing():  # type: ignore[attr-defined]  # where sizes are tensors, and comparing them warns
+        _check_lists(op, boxes, input.shape[0])
+    if not boxes:
+        return torch.zeros((0, 5), dtype=torch.float32, device=input.device)
+    return torch.cat([pad(widened(image), (1, 0), value=float(index)) for index, image in enumerate(boxes)])
+
+
+def _check_lists(op: str, boxes: Sequence[Tensor], images: int) -> None:
     if len(boxes) != images:
         raise ValueError(f"{op}: expected one tensor of boxes for each of {images} images, got {len(boxes)}")
     for image in boxes:
@@ -61,9 +68,6 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
             raise ValueError(f"{op}: expected boxes of shape [L, 4] for every image, got {list(image.shape)}")
         if not image.is_floating_point():
             raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {image.dtype}")
-    if not boxes:
-        return torch.zeros((0, 5), dtype=torch.float32, device=input.device)
-    return torch.cat([pad(widened(image), (1, 0), value=float(index)) for index, image in enumerate(boxes)])
 
 
 def as_map_indices(

@@ -11,7 +11,7 @@ from spp_ext import _checks
 from spp_ext._boxes import Convention, as_map_indices, as_rois
 from spp_ext._checks import DTYPES
 from spp_ext._requests import request_of_maps, request_of_regions
-from spp_ext._torch.choose_path import pool, pool_into
+from spp_ext._torch.choose_path import pool, pool_into, recorded_call, stands_in
 from spp_ext._torch.op_table import IMAGES
 from spp_ext._torch.outs import check_apart, check_out, indices_beside_out
 from spp_ext.levels import Level
@@ -70,6 +70,8 @@ def spatial_pyramid_pool(
     """
     op = "spp_ext.spatial_pyramid_pool"
     if type(input) is not Tensor or input.dtype not in DTYPES:  # spares most calls a function
+        if stands_in(input):
+            return recorded_call(spatial_pyramid_pool, input, levels, return_indices=return_indices, out=out)
         _checks.check_tensor(op, input)
     if input.dim() != 4:
         if input.dim() != 3:
@@ -194,6 +196,16 @@ def roi_spatial_pyramid_pool(
         torch.Size([2, 12800])
     """
     op = "spp_ext.roi_spatial_pyramid_pool"
+    if (type(input) is not Tensor or type(boxes) is not Tensor) and stands_in(input, boxes, map_indices):
+        return recorded_call(
+            roi_spatial_pyramid_pool,
+            *(input, boxes, levels, spatial_scale),
+            convention=convention,
+            return_indices=return_indices,
+            validate=validate,
+            map_indices=map_indices,
+            out=out,
+        )
     maps: tuple[Tensor, ...]
     if type(input) is Tensor and input.dtype in DTYPES and input.dim() == 4:  # which spares most calls a function
         several, maps = False, (input,)

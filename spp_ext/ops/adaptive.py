@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, shown
 from spp_ext._reuse import ReusesOutput
+from spp_ext._torch import compositions
+from spp_ext._torch.choose_path import composes, recorded_call, stands_in
 from spp_ext._torch.op_table import MAPS, Request
 from spp_ext._torch.outs import check_out, indices_beside_out
 from spp_ext.levels import encoded_grid
@@ -69,7 +71,11 @@ def adaptive_max_pool2d(
         torch.Size([2, 256, 7, 50])
     """
     if not isinstance(input, Tensor):
+        if stands_in(input):
+            return recorded_call(adaptive_max_pool2d, input, output_size, return_indices, out=out)
         raise TypeError(f"{_OP}: expected input to be a Tensor, got {type(input).__name__}")
+    if composes() and out is None:  # a trace has sizes as tensors
+        return compositions.adaptive_max_pool2d(input, output_size, return_indices)
     rows, cols = _output_size(input, output_size)
     _check_input(input)
     if out is not None:

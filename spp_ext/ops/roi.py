@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spp_ext import _checks
 from spp_ext._boxes import TORCHVISION, as_rois
 from spp_ext._reuse import ReusesOutput, shapes_of
+from spp_ext._torch.choose_path import recorded_call, stands_in
 from spp_ext._torch.op_table import REGIONS, Request
 from spp_ext._torch.outs import check_apart, check_out
 from spp_ext.levels import encoded_grid
@@ -59,6 +60,8 @@ def roi_pool(
         >>> roi_pool(features, boxes, 7, spatial_scale=1 / 16).shape
         torch.Size([2, 256, 7, 7])
     """
+    if (type(input) is not Tensor or type(boxes) is not Tensor) and stands_in(input, boxes):
+        return recorded_call(roi_pool, input, boxes, output_size, spatial_scale, out=out)
     _checks.check_tensor(_OP, input)
     if input.dim() != 4:
         raise ValueError(f"{_OP}: expected input of shape [N, C, H, W], got {list(input.shape)}")

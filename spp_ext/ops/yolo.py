@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spp_ext._checks import MAX_DIVISIONS, check_tensor, shown, whole_number
 from spp_ext._requests import request_of_kernels
 from spp_ext._reuse import ReusesOutput
+from spp_ext._torch.choose_path import recorded_call, stands_in
 from spp_ext._torch.outs import check_out
 from spp_ext.ops._calls import pool_as
 
@@ -52,6 +53,8 @@ def multi_kernel_max_pool2d(
         >>> multi_kernel_max_pool2d(torch.randn(1, 256, 20, 20)).shape
         torch.Size([1, 1024, 20, 20])
     """
+    if type(input) is not Tensor and stands_in(input):
+        return recorded_call(multi_kernel_max_pool2d, input, kernel_sizes, cascade=cascade, out=out)
     check_tensor(_OP, input)
     sizes = _kernel_sizes(_OP, kernel_sizes, cascade)
     if input.dim() not in (3, 4):
