@@ -11,7 +11,8 @@ from spp_ext import _checks
 from spp_ext._boxes import Convention, as_map_indices, as_rois
 from spp_ext._checks import DTYPES
 from spp_ext._requests import request_of_maps, request_of_regions
-from spp_ext._torch.choose_path import pool, pool_into, recorded_call, stands_in
+from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
+from spp_ext._torch.choose_path import pool, pool_into
 from spp_ext._torch.op_table import IMAGES
 from spp_ext._torch.outs import check_apart, check_out, indices_beside_out
 from spp_ext.levels import Level
@@ -29,6 +30,7 @@ def spatial_pyramid_pool(
 def spatial_pyramid_pool(
     input: Tensor, levels: Sequence[Level] = ..., *, return_indices: bool
 ) -> Tensor | tuple[Tensor, Tensor]: ...
+@refuses_script("spp_ext.spatial_pyramid_pool")
 def spatial_pyramid_pool(
     input: Tensor,
     levels: Sequence[Level] = (1, 2, 3, 6),
@@ -132,6 +134,7 @@ def roi_spatial_pyramid_pool(
     validate: bool | None = ...,
     map_indices: Tensor | Sequence[Tensor] | None = ...,
 ) -> Tensor | tuple[Tensor, Tensor]: ...
+@refuses_script("spp_ext.roi_spatial_pyramid_pool")
 def roi_spatial_pyramid_pool(
     input: Tensor | Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],

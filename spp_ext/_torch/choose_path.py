@@ -3,7 +3,7 @@
     torch.compile, torch.export,      the registered op, which the graph keeps; `registration` gives it its derivatives
     torch.jit.trace
     export to ONNX                    torch's own ops, or nodes of ONNX: `onnx.written`
-    torch.fx                          the public function, which its graph calls again: `recorded_call`
+    torch.fx                          the public function, which its graph calls again: `captures.recorded_call`
     a torch.func transform, or        `functions.Pool`, which they can take apart
     a forward-mode level
     eager, a gradient is needed       `functions.EagerPool`, which is leaner
@@ -20,23 +20,21 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function
 
+from spp_ext._torch.captures import is_compiling, is_exporting, is_traced, to_onnx
 from spp_ext._torch.compositions import stride1_pools
 from spp_ext._torch.functions import EagerPool, Pool
 from spp_ext._torch.kernels import call_pooling, kernels
 from spp_ext._torch.op_table import NAMESPACE, STRIDE1, Request, Rows
 from spp_ext._torch.outs import check_pooled_into, refuse_derivatives, refuse_gradient
-from spp_ext._torch.private import forward_level, is_traced, transforms_are_open
+from spp_ext._torch.private import forward_level, transforms_are_open
 
 # This function is on the way of every call, so what it asks is asked without a Python function where that is possible.
-_is_compiling, _is_exporting = torch.compiler.is_dynamo_compiling, torch.compiler.is_exporting
 _requires_grad = operator.attrgetter("requires_grad")
 
 
@@ -51,7 +49,7 @@ def pool(
         rows, requests = rules.prepare(maps, Rows(*rows), request)
         if len(requests) > 1:
             return _side_by_side([pool(maps, rows, one, with_argmax) for one in requests])
-    if _is_compiling() or _is_exporting() or is_traced():
+    if is_compiling() or is_exporting() or is_traced():
         return _recorded(maps, rows, request, with_argmax)
     if transforms_are_open() or forward_level() >= 0:
         return Pool.apply(Rows(*rows), request, *maps)
@@ -73,7 +71,7 @@ def pool_into(
             raise TypeError(f"spp_ext.{op.spoken}: expected out to be a Tensor, got {type(out).__name__}")
         if _sharding((*maps, out)) is not None:
             raise NotImplementedError(f"spp_ext.{op.spoken}: expected no DTensor where out is given, got one")
-    if _is_compiling() or _is_exporting() or is_traced():
+    if is_compiling() or is_exporting() or is_traced():
         refuse_gradient(op, maps, out)
         pooled, _ = _recorded(maps, rows, request, False)
         out.copy_(pooled.view(check_pooled_into(op, out, pooled, len(request.level_bins)).shape))
@@ -87,8 +85,8 @@ def _recorded(
     maps: tuple[Tensor, ...], rows: tuple[Tensor | None, Tensor | None], request: Request, with_argmax: bool
 ) -> tuple[Tensor, Tensor | None]:
     """What a graph keeps of a pooling."""
-    if not _is_compiling():  # which cannot ask the following, and need not
-        if torch.onnx.is_in_onnx_export():
+    if not is_compiling():  # which cannot ask the following, and need not
+        if to_onnx():
             from spp_ext._torch import onnx
 
             if (written := onnx.written(maps, rows, request, with_argmax)) is not None:
@@ -100,27 +98,7 @@ def _recorded(
 
 def composes() -> bool:
     """Whether a drop-in is to run as torch's own ops."""
-    return not _is_compiling() and (is_traced() or (_is_exporting() and torch.onnx.is_in_onnx_export()))
-
-
-def stands_in(*arguments: Any) -> bool:
-    """Whether one of the arguments, or of the items of a list, is no tensor but wants to be told of calls.
-
-    Such is torch.fx's Proxy. What wants to be told has ``__torch_function__``, as torch's own functions ask of it.
-    """
-    return any(
-        stands_in(*argument)
-        if isinstance(argument, (list, tuple))
-        else not isinstance(argument, Tensor) and has_torch_function((argument,))
-        for argument in arguments
-    )
-
-
-def recorded_call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    """Tells whoever `stands_in` of the call of ``function``, and returns what stands for its result."""
-    given = (*arguments, *keywords.values())
-    relevant = [part for value in given for part in (value if isinstance(value, (list, tuple)) else [value])]
-    return handle_torch_function(function, relevant, *arguments, **keywords)
+    return not is_compiling() and (is_traced() or (is_exporting() and to_onnx()))
 
 
 def _sharding(maps: Sequence[Tensor]) -> ModuleType | None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spp_ext._torch.captures import to_onnx
 from spp_ext.levels import Grid, ParsedLevel
 
 
@@ -19,7 +20,7 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool) -
     """torch's op; in ONNX slices, since torch's exporters have that op only for sizes that never change."""
     sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     known = len(sizes) == 2 and all(size is None or (type(size) is int and size > 0) for size in sizes)
-    if torch.onnx.is_in_onnx_export() and known and not return_indices:
+    if to_onnx() and known and not return_indices:
         return _grid(input, *sizes)
     return F.adaptive_max_pool2d(input, output_size, return_indices)
 

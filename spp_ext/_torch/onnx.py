@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from spp_ext._boxes import CONVENTIONS, TORCHVISION, widened
+from spp_ext._torch.captures import is_traced
 from spp_ext._torch.compositions import pyramid, stride1_pools
 from spp_ext._torch.op_table import MAPS, NAMESPACE, POOLINGS, REGIONS, REGIONS_OF_MAPS, STRIDE1, Pooling, Request
-from spp_ext._torch.private import is_traced
 from spp_ext.levels import Grid, decode_levels
 
 # Beyond this a float32 no longer holds every cell boundary.
@@ -30,25 +30,29 @@ def written(
 ) -> Tensor | None:
     """The values of a pooling by ops that torch's exporters know; None where only `translations` can write it."""
     op, arguments, _ = request
-    if with_argmax:
-        _refuse_indices(op)()
-    if op is MAPS:
+    if op is MAPS and not with_argmax:
         return pyramid(maps[0], decode_levels("spp_ext.onnx", arguments[0]))
     if op is STRIDE1:
         return torch.cat(stride1_pools(maps[0], *arguments), 1)
+    if op is REGIONS and arguments[2] == TORCHVISION:
+        output_size, scale, *_ = arguments
+        assert rows[0] is not None
+        return _max_roi_pool(maps[0], widened(rows[0]), output_size, scale)
+    check_translated(op, with_argmax)
+    return None
+
+
+def check_translated(op: Pooling, with_argmax: bool) -> None:
+    """Raises NotImplementedError where an export that has come to a registered op will not get beyond it."""
+    if with_argmax:
+        _refuse_indices(op)()
     if op.of_maps:
         _refuse_several_maps()
-    (input,), (rois, _) = maps, rows
-    assert rois is not None
-    output_size, scale, convention, _ = arguments
-    if convention == TORCHVISION:
-        return _max_roi_pool(input, widened(rois), output_size, scale)
     if is_traced() or not _has_translations:
         raise NotImplementedError(
             f"spp_ext.{op.spoken}: expected torch.onnx.export(..., dynamo=True, "
-            "custom_translation_table=spp_ext.onnx.translations()) for regions, got another export"
+            "custom_translation_table=spp_ext.onnx.translations()), got an export without the table"
         )
-    return None
 
 
 def _max_roi_pool(input: Tensor, rois: Tensor, output_size: Sequence[int], scale: float) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, shown
 from spp_ext._reuse import ReusesOutput
 from spp_ext._torch import compositions
-from spp_ext._torch.choose_path import composes, recorded_call, stands_in
+from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
+from spp_ext._torch.choose_path import composes
 from spp_ext._torch.op_table import MAPS, Request
 from spp_ext._torch.outs import check_out, indices_beside_out
 from spp_ext.levels import encoded_grid
@@ -37,6 +38,7 @@ def adaptive_max_pool2d(
 def adaptive_max_pool2d(
     input: Tensor, output_size: int | Sequence[int | None], return_indices: bool
 ) -> Tensor | tuple[Tensor, Tensor]: ...
+@refuses_script(_OP)
 def adaptive_max_pool2d(
     input: Tensor,
     output_size: int | Sequence[int | None],

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spp_ext import _checks
 from spp_ext._boxes import TORCHVISION, as_rois
 from spp_ext._reuse import ReusesOutput, shapes_of
-from spp_ext._torch.choose_path import recorded_call, stands_in
+from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
 from spp_ext._torch.op_table import REGIONS, Request
 from spp_ext._torch.outs import check_apart, check_out
 from spp_ext.levels import encoded_grid
@@ -19,6 +19,7 @@ from spp_ext.ops._calls import pool_as
 _OP = "spp_ext.ops.roi_pool"
 
 
+@refuses_script(_OP)
 def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from spp_ext._checks import MAX_DIVISIONS, check_tensor, shown, whole_number
 from spp_ext._requests import request_of_kernels
 from spp_ext._reuse import ReusesOutput
-from spp_ext._torch.choose_path import recorded_call, stands_in
+from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
 from spp_ext._torch.outs import check_out
 from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.multi_kernel_max_pool2d"
 
 
+@refuses_script(_OP)
 def multi_kernel_max_pool2d(
     input: Tensor, kernel_sizes: Sequence[int] = (5, 9, 13), *, cascade: bool = False, out: Tensor | None = None
 ) -> Tensor:

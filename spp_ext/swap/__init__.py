@@ -1,5 +1,8 @@
-"""Swaps the pooling inside a model for this package's: `replace` finds and swaps, `fuse` rewrites YOLO's blocks."""
+"""Swaps the pooling inside a model for this package's: `replace` finds and swaps, `fuse` rewrites YOLO's blocks.
 
-from spp_ext.swap.replace import Replacements, Row, replace_pooling
+`restore` knows the way back.
+"""
 
-__all__ = ["Replacements", "Row", "replace_pooling"]
+from spp_ext.swap.replace import Replacements, Row, replace_pooling, restore_pooling
+
+__all__ = ["Replacements", "Row", "replace_pooling", "restore_pooling"]

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
 
 from spp_ext._checks import DTYPES
-from spp_ext._torch.choose_path import recorded_call, stands_in
+from spp_ext._torch.captures import recorded_call, refuse_script, stands_in
 from spp_ext._torch.compositions import stride1_pools
 from spp_ext.ops.yolo import multi_kernel_max_pool2d, reorder_blocks
 
@@ -225,6 +225,9 @@ class Fused(nn.Module):
     """What a fused block's class adds to its own: pickling and copying, since no module holds that class."""
 
     unfused: type[nn.Module]  # the class the block had
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        refuse_script("spp_ext.replace_pooling", "torch.jit.trace, or restore_pooling before torch.jit.script")
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         reduced = super().__reduce_ex__(max(2, int(protocol)))
