@@ -247,6 +247,8 @@ def _parse_maps(op: str, input: Any) -> tuple[bool, tuple[Tensor, ...]]:
     if not maps:
         raise ValueError(f"{op}: expected at least one map in input, got none")
     for m, map in enumerate(maps):
+        if type(map) is Tensor and map.dtype in DTYPES and map.dim() == 4:
+            continue
         name = f"input[{m}]" if several else "input"
         _checks.check_tensor(op, map, name)
         if map.dim() != 4:

@@ -39,12 +39,11 @@ def stands_in(*arguments: Any) -> bool:
 
     Such is torch.fx's Proxy. What wants to be told has ``__torch_function__``, as torch's own functions ask of it.
     """
-    return any(
-        stands_in(*argument)
-        if isinstance(argument, (list, tuple))
-        else not isinstance(argument, Tensor) and has_torch_function((argument,))
-        for argument in arguments
-    )
+    for argument in arguments:
+        for part in argument if isinstance(argument, (list, tuple)) else (argument,):
+            if not isinstance(part, Tensor) and has_torch_function((part,)):
+                return True
+    return False
 
 
 def recorded_call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:

@@ -26,6 +26,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from spp_ext._checks import check_strided
 from spp_ext._torch.captures import is_compiling, is_exporting, is_traced, to_onnx
 from spp_ext._torch.compositions import stride1_pools
 from spp_ext._torch.functions import EagerPool, Pool
@@ -69,6 +70,7 @@ def pool_into(
     if type(out) is not Tensor or type(maps[0]) is not Tensor or len(maps) > 1:
         if not isinstance(out, Tensor):
             raise TypeError(f"spp_ext.{op.spoken}: expected out to be a Tensor, got {type(out).__name__}")
+        check_strided(f"spp_ext.{op.spoken}", out)
         if _sharding((*maps, out)) is not None:
             raise NotImplementedError(f"spp_ext.{op.spoken}: expected no DTensor where out is given, got one")
     if is_compiling() or is_exporting() or is_traced():

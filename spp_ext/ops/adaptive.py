@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, shown
+from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, check_strided, shown
 from spp_ext._reuse import ReusesOutput
 from spp_ext._torch import compositions
 from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
@@ -76,6 +76,7 @@ def adaptive_max_pool2d(
         if stands_in(input):
             return recorded_call(adaptive_max_pool2d, input, output_size, return_indices, out=out)
         raise TypeError(f"{_OP}: expected input to be a Tensor, got {type(input).__name__}")
+    check_strided(_OP, input)
     if composes() and out is None:  # a trace has sizes as tensors
         return compositions.adaptive_max_pool2d(input, output_size, return_indices)
     rows, cols = _output_size(input, output_size)
