@@ -46,11 +46,12 @@ def pool(
     with_argmax: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Pools, differentiably in the maps; the argmax is None if neither the caller nor a derivative needs it."""
-    if (len(maps) > 1 or type(maps[0]) is not Tensor) and (rules := _sharding(maps)) is not None:
+    plain = len(maps) == 1 and type(maps[0]) is Tensor
+    if not plain and (rules := _sharding(maps)) is not None:
         rows, requests = rules.prepare(maps, Rows(*rows), request)
         if len(requests) > 1:
             return _side_by_side([pool(maps, rows, one, with_argmax) for one in requests])
-    if is_compiling() or is_exporting() or is_traced():
+    if is_compiling() or is_traced() or (not plain and is_exporting()):  # torch.export has tensors of its own kind
         return _recorded(maps, rows, request, with_argmax)
     if transforms_are_open() or forward_level() >= 0:
         return Pool.apply(Rows(*rows), request, *maps)
@@ -67,13 +68,14 @@ def pool_into(
 ) -> Tensor:
     """`pool` without argmax or derivative, into ``out``, which it returns."""
     op = request.op
-    if type(out) is not Tensor or type(maps[0]) is not Tensor or len(maps) > 1:
+    plain = len(maps) == 1 and type(maps[0]) is Tensor and type(out) is Tensor
+    if not plain:
         if not isinstance(out, Tensor):
             raise TypeError(f"spp_ext.{op.spoken}: expected out to be a Tensor, got {type(out).__name__}")
         check_strided(f"spp_ext.{op.spoken}", out)
         if _sharding((*maps, out)) is not None:
             raise NotImplementedError(f"spp_ext.{op.spoken}: expected no DTensor where out is given, got one")
-    if is_compiling() or is_exporting() or is_traced():
+    if is_compiling() or is_traced() or (not plain and is_exporting()):
         refuse_gradient(op, maps, out)
         pooled, _ = _recorded(maps, rows, request, False)
         out.copy_(pooled.view(check_pooled_into(op, out, pooled, len(request.level_bins)).shape))
@@ -98,9 +100,9 @@ def _recorded(
     return call_pooling(getattr(torch.ops, NAMESPACE), request, maps, rows, with_argmax)
 
 
-def composes() -> bool:
-    """Whether a drop-in is to run as torch's own ops."""
-    return not is_compiling() and (is_traced() or (is_exporting() and to_onnx()))
+def composes(input: Tensor) -> bool:
+    """Whether a drop-in is to run as torch's own ops on ``input``."""
+    return not is_compiling() and (is_traced() or (type(input) is not Tensor and is_exporting() and to_onnx()))
 
 
 def _sharding(maps: Sequence[Tensor]) -> ModuleType | None:

@@ -72,12 +72,13 @@ def adaptive_max_pool2d(
         >>> adaptive_max_pool2d(torch.randn(2, 256, 38, 50), (7, None)).shape
         torch.Size([2, 256, 7, 50])
     """
-    if not isinstance(input, Tensor):
+    if type(input) is not Tensor or input.is_nested:
         if stands_in(input):
             return recorded_call(adaptive_max_pool2d, input, output_size, return_indices, out=out)
-        raise TypeError(f"{_OP}: expected input to be a Tensor, got {type(input).__name__}")
-    check_strided(_OP, input)
-    if composes() and out is None:  # a trace has sizes as tensors
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{_OP}: expected input to be a Tensor, got {type(input).__name__}")
+        check_strided(_OP, input)
+    if composes(input) and out is None:  # a trace has sizes as tensors
         return compositions.adaptive_max_pool2d(input, output_size, return_indices)
     rows, cols = _output_size(input, output_size)
     _check_input(input)
@@ -124,7 +125,7 @@ def _output_size(input: Tensor, output_size: object) -> tuple[int, int]:
     what = f"{_OP}: expected output_size to be an int or a pair of ints and None"
     rows: Any
     cols: Any
-    if _is_int(output_size):
+    if type(output_size) is int or _is_int(output_size):
         rows = cols = output_size
     else:
         try:

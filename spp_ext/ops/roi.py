@@ -63,7 +63,8 @@ def roi_pool(
     """
     if (type(input) is not Tensor or type(boxes) is not Tensor) and stands_in(input, boxes):
         return recorded_call(roi_pool, input, boxes, output_size, spatial_scale, out=out)
-    _checks.check_tensor(_OP, input)
+    if type(input) is not Tensor or input.dtype not in _checks.DTYPES:  # spares most calls a function
+        _checks.check_tensor(_OP, input)
     if input.dim() != 4:
         raise ValueError(f"{_OP}: expected input of shape [N, C, H, W], got {list(input.shape)}")
     scale = _checks.scale(_OP, spatial_scale)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from spp_ext._checks import MAX_DIVISIONS, check_tensor, shown, whole_number
+from spp_ext._checks import DTYPES, MAX_DIVISIONS, check_tensor, shown, whole_number
 from spp_ext._requests import request_of_kernels
 from spp_ext._reuse import ReusesOutput
 from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
@@ -54,9 +54,10 @@ def multi_kernel_max_pool2d(
         >>> multi_kernel_max_pool2d(torch.randn(1, 256, 20, 20)).shape
         torch.Size([1, 1024, 20, 20])
     """
-    if type(input) is not Tensor and stands_in(input):
-        return recorded_call(multi_kernel_max_pool2d, input, kernel_sizes, cascade=cascade, out=out)
-    check_tensor(_OP, input)
+    if type(input) is not Tensor or input.dtype not in DTYPES or input.is_nested:  # spares most calls a function
+        if stands_in(input):
+            return recorded_call(multi_kernel_max_pool2d, input, kernel_sizes, cascade=cascade, out=out)
+        check_tensor(_OP, input)
     sizes = _kernel_sizes(_OP, kernel_sizes, cascade)
     if input.dim() not in (3, 4):
         raise ValueError(f"{_OP}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
