@@ -62,6 +62,4 @@ def _is_plain_inference(maps: list[Any]) -> bool:
     if torch.compiler.is_compiling() or is_traced() or transforms_are_open() or forward_level() >= 0:
         return False
     differentiates = torch.is_grad_enabled()
-    return all(
-        type(map) is Tensor and not map.is_nested and not (differentiates and map.requires_grad) for map in maps
-    )
+    return all(type(map) is Tensor and not map.is_nested and not (differentiates and map.requires_grad) for map in maps)

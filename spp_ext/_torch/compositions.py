@@ -17,12 +17,12 @@ from spp_ext.levels import Grid, ParsedLevel
 
 
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool) -> Any:
-    """torch's op; in ONNX slices, since torch's exporters have that op only for sizes that never change."""
+    """Torch's op; in ONNX slices, since torch's exporters have that op only for sizes that never change."""
     sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     known = len(sizes) == 2 and all(size is None or (type(size) is int and size > 0) for size in sizes)
     if to_onnx() and known and not return_indices:
         return _grid(input, *sizes)
-    return F.adaptive_max_pool2d(input, output_size, return_indices)
+    return F.adaptive_max_pool2d(input, output_size, return_indices)  # type: ignore[call-overload]
 
 
 def pyramid(input: Tensor, levels: Sequence[ParsedLevel]) -> Tensor:

@@ -56,7 +56,7 @@ def check_translated(op: Pooling, with_argmax: bool) -> None:
 
 
 def _max_roi_pool(input: Tensor, rois: Tensor, output_size: Sequence[int], scale: float) -> Tensor:
-    """torchvision's RoI pooling, ``[K, C * rows * cols]``: one node of ONNX."""
+    """Torchvision's RoI pooling, ``[K, C * rows * cols]``: one node of ONNX."""
     for name, tensor in (("an input", input), ("boxes", rois)):
         if tensor.dtype != torch.float32:
             raise NotImplementedError(
@@ -86,7 +86,8 @@ def _register_max_roi_pool() -> None:
         pooled = graph.op("MaxRoiPool", input, rois, pooled_shape_i=output_size, spatial_scale_f=scale)
         return graph.op("Flatten", pooled, axis_i=1)
 
-    torch.onnx.register_custom_op_symbolic(f"{NAMESPACE}::{REGIONS.name}", symbolic, 9)
+    register = torch.onnx.register_custom_op_symbolic  # type: ignore[attr-defined]
+    register(f"{NAMESPACE}::{REGIONS.name}", symbolic, 9)
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -1,11 +1,14 @@
 """What each of two processes runs for test_distributed.py: ``python distributed_cases.py CASE RANK FILE``."""
 
+import copy
 import os
 import sys
 
 import torch
 import torch.distributed as dist
+from pooling_models import SPPF, Detector
 from support import assert_same, gaussian, integers, random_rois
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
@@ -148,7 +151,12 @@ class Model(torch.nn.Module):
         return self.head(torch.cat([self.pool(features), self.pool_regions(features, boxes)], 1))
 
 
-def ddp(_):
+def training(mesh):
+    ddp()
+    fsdp(mesh)
+
+
+def ddp():
     torch.manual_seed(0)
     whole, mine = Model().double(), Model().double()
     mine.load_state_dict(whole.state_dict())
@@ -167,12 +175,34 @@ def ddp(_):
             torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
+def fsdp(mesh):
+    """A swapped model, its block sharded by itself: torch gives both a class of its own, above that of the swap."""
+    torch.manual_seed(0)
+    whole = Detector(SPPF(8, 8)).double().eval()  # its normalization has the statistics of no batch
+    spp_ext.replace_pooling(whole)
+    mine = copy.deepcopy(whole)
+    for part in (mine.neck, mine):
+        fully_shard(part, mesh=mesh)
+    assert type(mine.neck).__name__ == "FSDPFusedSPPF"
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (whole, mine)]
+    rank = dist.get_rank()
+    for step in range(3):
+        x = gaussian((4, 3, 12 + step, 16), torch.float64, step)
+        part = slice(2 * rank, 2 * rank + 2)
+        for model, optimizer, batch in ((whole, optimizers[0], slice(None)), (mine, optimizers[1], part)):
+            optimizer.zero_grad()
+            model(x[batch]).square().mean().backward()
+            optimizer.step()
+        for got, expected in zip(mine.parameters(), whole.parameters(), strict=True):
+            torch.testing.assert_close(got.full_tensor(), expected, rtol=1e-12, atol=1e-12)
+
+
 if __name__ == "__main__":
     case, rank, file = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    cases = {"maps": maps, "regions": regions, "kernels": kernels, "second_derivatives": second_derivatives, "ddp": ddp}
-    cases[case](None if case == "ddp" else init_device_mesh("cpu", (2,)))
+    cases = (maps, regions, kernels, second_derivatives, training)
+    {function.__name__: function for function in cases}[case](init_device_mesh("cpu", (2,)))
     dist.barrier()
     dist.destroy_process_group()
     # All is checked. An ordinary exit sometimes aborts in gloo, whose threads may still run.

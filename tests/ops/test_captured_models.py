@@ -82,7 +82,10 @@ def test_openvino_converts_a_swapped_model():
     from ultralytics.nn.modules import SPPF
 
     torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Conv2d(3, 8, 3), SPPF(8, 8), nn.AdaptiveMaxPool2d((3, 2))).eval(), torch.rand(1, 3, 40, 36)
+    model, x = (
+        nn.Sequential(nn.Conv2d(3, 8, 3), SPPF(8, 8), nn.AdaptiveMaxPool2d((3, 2))).eval(),
+        torch.rand(1, 3, 40, 36),
+    )
     expected = openvino.compile_model(openvino.convert_model(model, example_input=x), "CPU")(x.numpy())[0]
     assert len(replace_pooling(model).swapped) == 2
     got = openvino.compile_model(openvino.convert_model(model, example_input=x), "CPU")(x.numpy())[0]

@@ -25,7 +25,9 @@ def test_a_block_is_what_it_was(name):
     replace_pooling(model)
     report = restore_pooling(model)
     assert (classes(model), vars(model.neck)) == before[:2]
-    assert [(row.kind[5:], row.replacement) for row in report.rows] == [(row.replacement,) * 2 for row in report.swapped]
+    assert [(row.kind[5:], row.replacement) for row in report.rows] == [
+        (row.replacement,) * 2 for row in report.swapped
+    ]
     assert report.model is model
     assert_same_model(model, before[2])
 

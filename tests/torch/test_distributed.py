@@ -1,4 +1,4 @@
-"""Two processes: sharded images, boxes and channels give what one process gives, and so does data-parallel training."""
+"""Two processes: sharded images, boxes and channels give what one process gives, and so does data-parallel training, sharded or not."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.cpu_only  # other processes, which know of no --backend
 SCRIPT = Path(__file__).parents[1] / "helpers" / "distributed_cases.py"
 
 
-@pytest.mark.parametrize("case", ["maps", "regions", "kernels", "second_derivatives", "ddp"])
+@pytest.mark.parametrize("case", ["maps", "regions", "kernels", "second_derivatives", "training"])
 def test_two_processes_give_what_one_gives(case, tmp_path):
     environment = {**os.environ, "PYTHONPATH": python_path()}
     processes = [
