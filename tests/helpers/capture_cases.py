@@ -99,9 +99,8 @@ def make(name):
 
 def inputs(height=24, width=30, count=5, images=2):
     """A picture for every model, and regions."""
-    return torch.randn(images, 3, height, width, dtype=torch.float64), random_rois(
-        count, images, height - 2, width - 2, seed=height
-    )
+    rois = random_rois(count, images, height - 2, width - 2, seed=height)
+    return torch.randn(images, 3, height, width, dtype=torch.float64), rois
 
 
 OTHER_SIZES = [(24, 30, 5), (33, 26, 8), (41, 51, 3)]

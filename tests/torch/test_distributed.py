@@ -1,4 +1,4 @@
-"""Two processes: sharded images, boxes and channels give what one process gives, and so does data-parallel training, sharded or not."""
+"""Two processes: sharded images, boxes and channels give what one process gives, and so does training."""
 
 import os
 import subprocess

@@ -120,7 +120,9 @@ def test_lists_of_boxes():
         return spp_ext.roi_spatial_pyramid_pool(x, [first, second], (1, 2))
 
     rois = random_rois(20, 1, 9, 8)[:, 1:]
-    run = export(pool, (torch.randn(2, 3, 9, 8), rois[:5], rois[5:11]), ({2: ANY, 3: ANY}, BOXES, BOXES))
+    arguments, dynamic = (torch.randn(2, 3, 9, 8), rois[:5], rois[5:11]), (({2: ANY, 3: ANY}, BOXES, BOXES),)
+    names = [f"input_{i}" for i in range(3)]
+    run = with_table(Call(pool).eval(), arguments, dynamic_shapes=dynamic, input_names=names)
     x = torch.randn(2, 3, 12, 7)
     assert_same(run(x, rois[:13], rois[13:]), pool(x, rois[:13], rois[13:]))
 
