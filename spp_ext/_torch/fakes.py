@@ -123,7 +123,7 @@ def fake_pooling(op: Pooling, with_argmax: bool) -> Callable[..., Any]:
         if to_onnx():
             from spp_ext._torch import onnx
 
-            onnx.check_translated(op, with_argmax)
+            onnx.check_translated(op)
         first = _check_maps(op.spoken, "input", maps, op.of_maps)
         if rows.rois is not None:
             _check_device(op.spoken, first, maps[0], "boxes", rows.rois)

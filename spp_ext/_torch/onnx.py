@@ -38,14 +38,14 @@ def written(
         output_size, scale, *_ = arguments
         assert rows[0] is not None
         return _max_roi_pool(maps[0], widened(rows[0]), output_size, scale)
-    check_translated(op, with_argmax)
+    if with_argmax:
+        _refuse_indices(op)()
+    check_translated(op)
     return None
 
 
-def check_translated(op: Pooling, with_argmax: bool) -> None:
+def check_translated(op: Pooling) -> None:
     """Raises NotImplementedError where an export that has come to a registered op will not get beyond it."""
-    if with_argmax:
-        _refuse_indices(op)()
     if op.of_maps:
         _refuse_several_maps()
     if is_traced() or not _has_translations:
