@@ -64,6 +64,7 @@ def spatial_pyramid_pool(
         ValueError: ``input`` has another rank or no rows or columns, a level is not positive, or ``out`` does not fit,
             overlaps ``input`` or itself in memory, or comes with ``return_indices``.
         RuntimeError: a derivative is asked for beside ``out``.
+        NotImplementedError: a tensor is nested, sparse or mkldnn.
 
     Example::
 
@@ -184,7 +185,8 @@ def roi_spatial_pyramid_pool(
             does not fit, overlaps an argument or itself in memory, or comes with ``return_indices``.
         IndexError: a batch index lies outside ``[0, N)``, or a map index outside ``[0, M)``; the row and the value are
             named.
-        NotImplementedError: one of several maps is a DTensor, or any tensor where ``out`` is given.
+        NotImplementedError: one of several maps is a DTensor, or any tensor where ``out`` is given; or a tensor is
+            nested, sparse or mkldnn.
         RuntimeError: a derivative is asked for beside ``out``.
 
     Example::

@@ -61,7 +61,7 @@ def adaptive_max_pool2d(
 
     Raises:
         RuntimeError: as in torch, a shape does not fit, a size is negative, or a dimension other than the batch is
-            empty; its subclass NotImplementedError for a dtype without a kernel. Or a derivative is asked for
+            empty; its subclass NotImplementedError for a dtype or layout without a kernel. Or a derivative is asked for
             beside ``out``.
         ValueError: as in torch, ``output_size`` has as many items as ``input`` has dimensions. Or ``out`` does not fit,
             overlaps ``input`` or itself in memory, or comes with ``return_indices``.

@@ -51,6 +51,7 @@ def roi_pool(
         ValueError: a shape does not fit, a coordinate is not finite, a size or the scale is not positive, or ``out``
             does not fit or overlaps an argument or itself in memory.
         RuntimeError: a derivative is asked for beside ``out``.
+        NotImplementedError: a tensor is nested, sparse or mkldnn.
         IndexError: a batch index lies outside ``[0, N)``; the row and the value are named. On CUDA the contents of
             boxes are checked only if the environment variable SPP_EXT_VALIDATE is 1; else a bad row pools to NaN.
 

@@ -48,6 +48,7 @@ def multi_kernel_max_pool2d(
         ValueError: ``input`` has another rank or no rows or columns, there are no sizes, or one is not odd and
             positive, or out of order in a cascade; or ``out`` does not fit, or overlaps ``input`` or itself in memory.
         RuntimeError: a derivative is asked for beside ``out``.
+        NotImplementedError: ``input`` is nested, sparse or mkldnn.
 
     Example::
 
