@@ -10,7 +10,7 @@ from spp_ext._version import __version__
 from spp_ext.functional import roi_spatial_pyramid_pool, spatial_pyramid_pool
 from spp_ext.levels import Bins, Level, num_bins, split_levels
 from spp_ext.modules import RoISpatialPyramidPool, SpatialPyramidPool
-from spp_ext.swap import replace_pooling
+from spp_ext.swap import replace_pooling, restore_pooling
 
 __all__ = [
     "Bins",
@@ -23,6 +23,7 @@ __all__ = [
     "ops",
     "reference",
     "replace_pooling",
+    "restore_pooling",
     "roi_spatial_pyramid_pool",
     "spatial_pyramid_pool",
     "split_levels",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from spp_ext._checks import cut_short, shape_shown, shown
+from spp_ext._checks import check_strided, cut_short, shape_shown, shown
 
 # How a box becomes a window. Their numbers, in this order, are those of RoiConvention in csrc/core/geometry.h; a test
 # compares them. TORCHVISION is for ops.roi_pool alone: it is roi_pool with bin edges in floating point.
@@ -48,22 +48,29 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
         input: the map ``[N, C, H, W]`` that is pooled.
     """
     if isinstance(boxes, Tensor):
+        if type(boxes) is not Tensor:
+            check_strided(op, boxes)
         if not boxes.is_floating_point():
             raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {boxes.dtype}")
         return boxes
     if not isinstance(boxes, (list, tuple)) or not all(isinstance(image, Tensor) for image in boxes):
         raise TypeError(f"{op}: expected boxes to be a Tensor[K, 5] or a list of Tensor[L, 4], got {_describe(boxes)}")
-    images = input.shape[0]
+    if not torch.jit.is_tracing():  # type: ignore[attr-defined]  # where sizes are tensors, and comparing them warns
+        _check_lists(op, boxes, input.shape[0])
+    if not boxes:
+        return torch.zeros((0, 5), dtype=torch.float32, device=input.device)
+    return torch.cat([pad(widened(image), (1, 0), value=float(index)) for index, image in enumerate(boxes)])
+
+
+def _check_lists(op: str, boxes: Sequence[Tensor], images: int) -> None:
     if len(boxes) != images:
         raise ValueError(f"{op}: expected one tensor of boxes for each of {images} images, got {len(boxes)}")
     for image in boxes:
+        check_strided(op, image)
         if image.dim() != 2 or image.shape[1] != 4:
             raise ValueError(f"{op}: expected boxes of shape [L, 4] for every image, got {shape_shown(image.shape)}")
         if not image.is_floating_point():
             raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {image.dtype}")
-    if not boxes:
-        return torch.zeros((0, 5), dtype=torch.float32, device=input.device)
-    return torch.cat([pad(widened(image), (1, 0), value=float(index)) for index, image in enumerate(boxes)])
 
 
 def as_map_indices(

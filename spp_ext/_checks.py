@@ -37,10 +37,27 @@ def shape_shown(shape: Sequence[int]) -> str:
     return f"{list(shape)}" if len(shape) <= 8 else f"{len(shape)} dimensions"
 
 
+def not_strided(got: str) -> str:
+    """What an error says of a tensor that the kernels cannot read, sparse ones among them."""
+    return f"expected strided tensors on a device with kernels, got one {got}"
+
+
+def check_strided(op: str, tensor: Tensor) -> None:
+    """Raises NotImplementedError, as torch does, for nested, sparse and mkldnn tensors.
+
+    The dispatcher refuses them too, and `_torch.errors` has it say the same; but they have no sizes to ask for.
+    """
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        kind = "that is nested" if tensor.is_nested else f"of layout {tensor.layout}"
+        raise NotImplementedError(f"{op}: {not_strided(kind)}")
+
+
 def check_tensor(op: str, value: object, name: str = "input") -> None:
     """Raises TypeError unless ``value`` is a tensor of a dtype that the kernels have."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: expected {name} to be a Tensor, got {type(value).__name__}")
+    if value.is_nested or value.layout is not torch.strided:  # spares most calls a function
+        check_strided(op, value)
     if value.dtype not in DTYPES:
         raise TypeError(f"{op}: expected {name} of dtype {DTYPE_NAMES}, got {value.dtype}")
 

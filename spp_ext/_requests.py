@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import torch
-
 from spp_ext import _checks
 from spp_ext._boxes import convention_number
 from spp_ext._checks import items_of
+from spp_ext._torch.captures import is_compiling
 from spp_ext._torch.op_table import MAPS, REGIONS, REGIONS_OF_MAPS, STRIDE1, Request
 from spp_ext.levels import Bins, Level, pyramid
 
@@ -43,13 +42,12 @@ _cached_of_maps = lru_cache(maxsize=256)(_of_maps)
 _cached_of_regions = lru_cache(maxsize=256)(_of_regions)
 _cached_of_several = lru_cache(maxsize=256)(_of_several)
 _cached_of_kernels = lru_cache(maxsize=256)(_of_kernels)
-_is_compiling = torch.compiler.is_dynamo_compiling
 _LEVELS, _SCALES = frozenset({int, Bins}), frozenset({float})
 
 
 def request_of_maps(op: str, levels: Sequence[Level]) -> Request:
     """The request of whole maps; errors speak for the public op called ``op``."""
-    if type(levels) is tuple and _LEVELS.issuperset(map(type, levels)) and not _is_compiling():
+    if type(levels) is tuple and _LEVELS.issuperset(map(type, levels)) and not is_compiling():
         return _cached_of_maps(op, levels)
     return _of_maps(op, levels)
 
@@ -68,12 +66,12 @@ def request_of_regions(
             raise ValueError(f"{op}: expected a spatial_scale for each of {maps} maps, got {len(spatial_scale)}")
         make, cached, is_key = _of_several, _cached_of_several, _SCALES.issuperset(map(type, spatial_scale))
     if is_key and type(convention) is str and type(levels) is tuple:
-        if _LEVELS.issuperset(map(type, levels)) and not _is_compiling():
+        if _LEVELS.issuperset(map(type, levels)) and not is_compiling():
             make = cached
     return make(op, levels, spatial_scale, convention, validate)
 
 
 def request_of_kernels(sizes: tuple[int, ...], cascade: bool, cells: int) -> Request:
     """The request of stride-1 pools of ascending sizes, for maps of so many cells, which may be symbolic."""
-    cacheable = type(cells) is int and not _is_compiling()
+    cacheable = type(cells) is int and not is_compiling()
     return (_cached_of_kernels if cacheable else _of_kernels)(sizes, cascade, cells)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from spp_ext._torch.captures import is_traced, refuse_script
 from spp_ext._torch.private import forward_level, transforms_are_open
 
 
@@ -44,6 +45,10 @@ class ReusesOutput:
     def _shown(self) -> str:
         return ", reuse_output=True" if self.reuse_output else ""
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        package = "spp_ext.ops" if type(self).__module__.startswith("spp_ext.ops.") else "spp_ext"
+        refuse_script(f"{package}.{type(self).__name__}")
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_last"}
 
@@ -54,8 +59,7 @@ def shapes_of(boxes: Any) -> list[Any]:
 
 
 def _is_plain_inference(maps: list[Any]) -> bool:
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if is_traced or transforms_are_open() or forward_level() >= 0:
+    if torch.compiler.is_compiling() or is_traced() or transforms_are_open() or forward_level() >= 0:
         return False
     differentiates = torch.is_grad_enabled()
-    return all(type(map) is Tensor and not (differentiates and map.requires_grad) for map in maps)
+    return all(type(map) is Tensor and not map.is_nested and not (differentiates and map.requires_grad) for map in maps)

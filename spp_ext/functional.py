@@ -11,6 +11,7 @@ from spp_ext import _checks
 from spp_ext._boxes import Convention, as_map_indices, as_rois
 from spp_ext._checks import DTYPES
 from spp_ext._requests import request_of_maps, request_of_regions
+from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
 from spp_ext._torch.choose_path import pool, pool_into
 from spp_ext._torch.op_table import IMAGES
 from spp_ext._torch.outs import check_apart, check_out, indices_beside_out
@@ -29,6 +30,7 @@ def spatial_pyramid_pool(
 def spatial_pyramid_pool(
     input: Tensor, levels: Sequence[Level] = ..., *, return_indices: bool
 ) -> Tensor | tuple[Tensor, Tensor]: ...
+@refuses_script("spp_ext.spatial_pyramid_pool")
 def spatial_pyramid_pool(
     input: Tensor,
     levels: Sequence[Level] = (1, 2, 3, 6),
@@ -62,6 +64,7 @@ def spatial_pyramid_pool(
         ValueError: ``input`` has another rank or no rows or columns, a level is not positive, or ``out`` does not fit,
             overlaps ``input`` or itself in memory, or comes with ``return_indices``.
         RuntimeError: a derivative is asked for beside ``out``.
+        NotImplementedError: a tensor is nested, sparse or mkldnn.
 
     Example::
 
@@ -70,6 +73,8 @@ def spatial_pyramid_pool(
     """
     op = "spp_ext.spatial_pyramid_pool"
     if type(input) is not Tensor or input.dtype not in DTYPES:  # spares most calls a function
+        if stands_in(input):
+            return recorded_call(spatial_pyramid_pool, input, levels, return_indices=return_indices, out=out)
         _checks.check_tensor(op, input)
     if input.dim() != 4:
         if input.dim() != 3:
@@ -132,6 +137,7 @@ def roi_spatial_pyramid_pool(
     validate: bool | None = ...,
     map_indices: Tensor | Sequence[Tensor] | None = ...,
 ) -> Tensor | tuple[Tensor, Tensor]: ...
+@refuses_script("spp_ext.roi_spatial_pyramid_pool")
 def roi_spatial_pyramid_pool(
     input: Tensor | Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
@@ -183,7 +189,8 @@ def roi_spatial_pyramid_pool(
             does not fit, overlaps an argument or itself in memory, or comes with ``return_indices``.
         IndexError: a batch index lies outside ``[0, N)``, or a map index outside ``[0, M)``; the row and the value are
             named.
-        NotImplementedError: one of several maps is a DTensor, or any tensor where ``out`` is given.
+        NotImplementedError: one of several maps is a DTensor, or any tensor where ``out`` is given; or a tensor is
+            nested, sparse or mkldnn.
         RuntimeError: a derivative is asked for beside ``out``.
 
     Example::
@@ -198,6 +205,16 @@ def roi_spatial_pyramid_pool(
         torch.Size([2, 12800])
     """
     op = "spp_ext.roi_spatial_pyramid_pool"
+    if (type(input) is not Tensor or type(boxes) is not Tensor) and stands_in(input, boxes, map_indices):
+        return recorded_call(
+            roi_spatial_pyramid_pool,
+            *(input, boxes, levels, spatial_scale),
+            convention=convention,
+            return_indices=return_indices,
+            validate=validate,
+            map_indices=map_indices,
+            out=out,
+        )
     maps: tuple[Tensor, ...]
     if type(input) is Tensor and input.dtype in DTYPES and input.dim() == 4:  # which spares most calls a function
         several, maps = False, (input,)
@@ -236,6 +253,8 @@ def _parse_maps(op: str, input: Any) -> tuple[bool, tuple[Tensor, ...]]:
     if not maps:
         raise ValueError(f"{op}: expected at least one map in input, got none")
     for m, map in enumerate(maps):
+        if type(map) is Tensor and map.dtype in DTYPES and map.dim() == 4:
+            continue
         name = f"input[{m}]" if several else "input"
         _checks.check_tensor(op, map, name)
         if map.dim() != 4:

@@ -19,12 +19,22 @@ from typing import NoReturn
 
 import torch
 
+from spp_ext._checks import not_strided
+from spp_ext._torch.op_table import SPOKEN
+
 # What csrc/torch/errors.h writes: `fail` for arguments that do not fit, `fail_to_allocate` for memory.
 _SENTENCE = re.compile(r"spp_ext\.\w+: (expected|could not allocate) [^\n]*")
 
 
+# What the dispatcher writes, in ten lines, where an op has no kernel for one of its tensors.
+_NO_KERNEL = re.compile(r"Could not run '\w+::(\w+)[.\w]*' with arguments from the '(\w+)' backend")
+
+
 def as_documented(error: RuntimeError) -> Exception:
     """The exception that is documented in place of ``error``; ``error`` itself if it is not one of the kernels'."""
+    if (missing := _NO_KERNEL.match(str(error))) is not None:
+        op, backend = missing.groups()
+        return NotImplementedError(f"spp_ext.{SPOKEN.get(op, op)}: {not_strided(f'of the {backend} backend')}")
     sentence = _SENTENCE.match(str(error)) if type(error) is RuntimeError else None
     if sentence is None:
         return error

@@ -16,6 +16,7 @@ from torch.fx.experimental.symbolic_shapes import guard_or_false
 
 from spp_ext._boxes import TORCHVISION
 from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS
+from spp_ext._torch.captures import to_onnx
 from spp_ext._torch.layouts import empty_map, is_channels_last
 from spp_ext._torch.op_table import Linear, Pooling, Rows, Shapes
 from spp_ext._torch.outs import check_pooled_into
@@ -119,6 +120,10 @@ def fake_pooling(op: Pooling, with_argmax: bool) -> Callable[..., Any]:
 
     def fake(*inputs: Any) -> Any:
         maps, rows, arguments = op.split(inputs)
+        if to_onnx():
+            from spp_ext._torch import onnx
+
+            onnx.check_translated(op)
         first = _check_maps(op.spoken, "input", maps, op.of_maps)
         if rows.rois is not None:
             _check_device(op.spoken, first, maps[0], "boxes", rows.rois)

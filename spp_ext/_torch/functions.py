@@ -24,9 +24,10 @@ from torch import Tensor
 from torch.autograd import Function
 
 from spp_ext._torch.batching import fold, fold_maps, fold_rows, unfold
+from spp_ext._torch.captures import is_compiling
 from spp_ext._torch.kernels import call_pooling, kernels
 from spp_ext._torch.layouts import is_channels_last
-from spp_ext._torch.op_table import Request, Rows, Shapes
+from spp_ext._torch.op_table import NAMESPACE, Request, Rows, Shapes
 from spp_ext._torch.private import forward_level, transforms_are_open
 
 
@@ -60,6 +61,8 @@ def _with_zeros(tangents: Sequence[Tensor | None], shapes: Shapes) -> list[Tenso
 
 def gather(argmax: Tensor, rows: Sequence[Tensor | None], level_bins: Sequence[int], *sources: Tensor) -> Tensor:
     """Reads from the maps the cell that each element of ``argmax [R, C * B]`` names; 0 where it is -1."""
+    if is_compiling():  # compiled autograd: the registered ops have derivatives of their own
+        return _gather_by(getattr(torch.ops, NAMESPACE), argmax, rows, level_bins, *sources)
     if _needs_function(sources):
         return Gather.apply(argmax, Rows(*rows), level_bins, *sources)
     return Gather.forward(argmax, rows, level_bins, *sources)
@@ -72,9 +75,36 @@ def scatter(
 
     Sums are taken in float32 (float64 for float64) and in a fixed order, and rounded once.
     """
+    if is_compiling():
+        return _scatter_by(getattr(torch.ops, NAMESPACE), grad_output, argmax, rows, level_bins, shapes)
     if _needs_function((grad_output,)):
         return Scatter.apply(grad_output, argmax, Rows(*rows), level_bins, shapes)
     return Scatter.forward(grad_output, argmax, rows, level_bins, shapes)
+
+
+def _gather_by(
+    ops: Any, argmax: Tensor, rows: Sequence[Tensor | None], level_bins: Sequence[int], *sources: Tensor
+) -> Tensor:
+    rois, map_indices = rows
+    if map_indices is None:
+        return ops.gather(sources[0], argmax, rois, level_bins)
+    return ops.gather_of_maps(list(sources), argmax, rois, map_indices, level_bins)
+
+
+def _scatter_by(
+    ops: Any,
+    grad_output: Tensor,
+    argmax: Tensor,
+    rows: Sequence[Tensor | None],
+    level_bins: Sequence[int],
+    shapes: Shapes,
+) -> tuple[Tensor, ...]:
+    rois, map_indices = rows
+    if map_indices is None:
+        return (ops.scatter(grad_output, argmax, rois, level_bins, *shapes[0]),)
+    sizes, layouts = zip(*shapes, strict=True)
+    numbers = list(itertools.chain.from_iterable(sizes))
+    return tuple(ops.scatter_of_maps(grad_output, argmax, rois, map_indices, level_bins, numbers, list(layouts)))
 
 
 # ---- what torch sees ----
@@ -151,10 +181,7 @@ class Gather(Function):
 
     @staticmethod
     def forward(argmax: Tensor, rows: Sequence[Tensor | None], level_bins: Sequence[int], *sources: Tensor) -> Tensor:
-        rois, map_indices = rows
-        if map_indices is None:
-            return kernels.gather(sources[0], argmax, rois, level_bins)
-        return kernels.gather_of_maps(list(sources), argmax, rois, map_indices, level_bins)
+        return _gather_by(kernels, argmax, rows, level_bins, *sources)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -191,14 +218,7 @@ class Scatter(Function):
     def forward(
         grad_output: Tensor, argmax: Tensor, rows: Sequence[Tensor | None], level_bins: Sequence[int], shapes: Shapes
     ) -> tuple[Tensor, ...]:
-        rois, map_indices = rows
-        if map_indices is None:
-            return (kernels.scatter(grad_output, argmax, rois, level_bins, *shapes[0]),)
-        sizes, layouts = zip(*shapes, strict=True)
-        numbers = list(itertools.chain.from_iterable(sizes))
-        return tuple(
-            kernels.scatter_of_maps(grad_output, argmax, rois, map_indices, level_bins, numbers, list(layouts))
-        )
+        return _scatter_by(kernels, grad_output, argmax, rows, level_bins, shapes)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

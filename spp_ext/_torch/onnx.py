@@ -1,28 +1,105 @@
-"""How the registered ops are written in ONNX; `spp_ext.onnx` says how to use it and what cannot be expressed."""
+"""How poolings are written in ONNX; `spp_ext.onnx` says how to use it and what cannot be expressed.
+
+`written` is asked while a model is exported; what it leaves to the registered ops, `translations` translate.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from spp_ext._boxes import CONVENTIONS, TORCHVISION
-from spp_ext._torch.op_table import MAPS, NAMESPACE, POOLINGS, REGIONS, REGIONS_OF_MAPS, STRIDE1, Pooling
+from spp_ext._boxes import CONVENTIONS, TORCHVISION, widened
+from spp_ext._torch.captures import is_traced
+from spp_ext._torch.compositions import pyramid, stride1_pools
+from spp_ext._torch.op_table import MAPS, NAMESPACE, POOLINGS, REGIONS, REGIONS_OF_MAPS, STRIDE1, Pooling, Request
 from spp_ext.levels import Grid, decode_levels
 
 # Beyond this a float32 no longer holds every cell boundary.
 _FARTHEST = float(2**23)
 
+# Whether somebody has asked for `translations`, without which nobody can have given them to an export.
+_has_translations = False
+
+
+def written(
+    maps: Sequence[Tensor], rows: tuple[Tensor | None, Tensor | None], request: Request, with_argmax: bool
+) -> Tensor | None:
+    """The values of a pooling by ops that torch's exporters know; None where only `translations` can write it."""
+    op, arguments, _ = request
+    if op is MAPS and not with_argmax:
+        return pyramid(maps[0], decode_levels("spp_ext.onnx", arguments[0]))
+    if op is STRIDE1:
+        return torch.cat(stride1_pools(maps[0], *arguments), 1)
+    if op is REGIONS and arguments[2] == TORCHVISION:
+        output_size, scale, *_ = arguments
+        assert rows[0] is not None
+        return _max_roi_pool(maps[0], widened(rows[0]), output_size, scale)
+    if with_argmax:
+        _refuse_indices(op)()
+    check_translated(op)
+    return None
+
+
+def check_translated(op: Pooling) -> None:
+    """Raises NotImplementedError where an export that has come to a registered op will not get beyond it."""
+    if op.of_maps:
+        _refuse_several_maps()
+    if is_traced() or not _has_translations:
+        raise NotImplementedError(
+            f"spp_ext.{op.spoken}: expected torch.onnx.export(..., dynamo=True, "
+            "custom_translation_table=spp_ext.onnx.translations()), got an export without the table"
+        )
+
+
+def _max_roi_pool(input: Tensor, rois: Tensor, output_size: Sequence[int], scale: float) -> Tensor:
+    """Torchvision's RoI pooling, ``[K, C * rows * cols]``: one node of ONNX."""
+    for name, tensor in (("an input", input), ("boxes", rois)):
+        if tensor.dtype != torch.float32:
+            raise NotImplementedError(
+                f"spp_ext.ops.roi_pool: expected {name} of float32 for ONNX's MaxRoiPool, got {tensor.dtype}"
+            )
+    if is_traced():
+        _register_max_roi_pool()
+        op = getattr(torch.ops, NAMESPACE).roi_spatial_pyramid_pool
+        return op(input, rois, output_size, scale, TORCHVISION, False)
+    pooled = torch.onnx.ops.symbolic(
+        "MaxRoiPool",
+        (input, rois),
+        {"pooled_shape": list(output_size), "spatial_scale": scale},
+        dtype=input.dtype,
+        shape=(rois.shape[0], input.shape[1], *output_size),
+    )
+    return pooled.flatten(1)
+
+
+@functools.cache
+def _register_max_roi_pool() -> None:
+    """Tells torch's exporter of TorchScript what the registered op is, for torchvision's bin edges."""
+    from torch.onnx import symbolic_helper
+
+    @symbolic_helper.parse_args("v", "v", "is", "f", "i", "b")
+    def symbolic(graph: Any, input: Any, rois: Any, output_size: Any, scale: float, _: int, __: bool) -> Any:
+        pooled = graph.op("MaxRoiPool", input, rois, pooled_shape_i=output_size, spatial_scale_f=scale)
+        return graph.op("Flatten", pooled, axis_i=1)
+
+    register = torch.onnx.register_custom_op_symbolic  # type: ignore[attr-defined]
+    register(f"{NAMESPACE}::{REGIONS.name}", symbolic, 9)
+
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The ``custom_translation_table`` for ``torch.onnx.export(..., dynamo=True)``; needs onnxscript."""
+    global _has_translations
     try:
         import onnxscript  # noqa: F401
     except ImportError:
         raise ImportError(
             "spp_ext.onnx: expected onnxscript to be installed: pip install spp_ext[integration]"
         ) from None
+    _has_translations = True
     ops = getattr(torch.ops, NAMESPACE)
     table: dict[Callable[..., Any], Callable[..., Any]] = {}
     for op in POOLINGS:

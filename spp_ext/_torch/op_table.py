@@ -82,6 +82,9 @@ LINEAR = (GATHER, GATHER_OF_MAPS, SCATTER, SCATTER_OF_MAPS)
 NAMES = (*(name for op in POOLINGS for name in (op.name, op.with_argmax)), *(op.name for op in LINEAR))
 OUT_NAMES = tuple(op.into for op in POOLINGS)
 
+# The public op that a registered one speaks for, by its name without the overload.
+SPOKEN = {name.partition(".")[0]: op.spoken for op in POOLINGS for name in (op.name, op.with_argmax, op.into)}
+
 
 def overload(ops: Any, name: str) -> Any:
     """The overload of ``torch.ops.<namespace>`` that a name of these means."""

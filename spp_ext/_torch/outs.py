@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import guard_or_false
 
-from spp_ext._checks import shape_shown
+from spp_ext._checks import check_strided, shape_shown
 from spp_ext._torch.op_table import Pooling
 from spp_ext._torch.private import transforms_are_open, unpack_dual
 
@@ -21,6 +21,7 @@ def check_out(op: str, out: object, like: Tensor, shape: Sequence[Any]) -> Tenso
     """``out``, a tensor of this shape, and of the dtype and on the device of ``like``; errors begin with ``op``."""
     if not isinstance(out, Tensor):
         raise TypeError(f"{op}: expected out to be a Tensor, got {type(out).__name__}")
+    check_strided(op, out)
     if out.dtype != like.dtype:
         raise ValueError(f"{op}: expected out of dtype {like.dtype}, got {out.dtype}")
     if out.device != like.device:

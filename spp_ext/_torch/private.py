@@ -18,6 +18,9 @@ from torch.autograd import forward_ad
 # Whether a torch.func transform is open: its levels are known to Functions with setup_context alone.
 transforms_are_open: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
+# torch.jit.is_tracing without two Python functions.
+is_traced: Callable[[], bool] = torch._C._is_tracing
+
 # A context in which the dispatcher passes over Autograd. The derivatives of a registered op are a Python function,
 # which costs as much as the op.
 below_autograd: Callable[[], Any] = torch._C._AutoDispatchBelowAutograd

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spp_ext._torch import library
+from spp_ext._torch import flops, library
 from spp_ext._torch.errors import raise_as_documented
 from spp_ext._torch.fakes import bins_of, fake_linear, fake_pooling, fake_pooling_into, shapes_from
 from spp_ext._torch.functions import Gather, Pool, Scatter
@@ -163,3 +163,4 @@ if library.load_error() is None:
     for _linear in LINEAR:
         _register(_linear.name, fake_linear(_linear), _differentiable_linear(_linear))
     register_map_by_map(_registry)
+    flops.register()

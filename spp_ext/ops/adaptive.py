@@ -9,8 +9,11 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, shape_shown, shown, whole_number
+from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, check_strided, shape_shown, shown, whole_number
 from spp_ext._reuse import ReusesOutput
+from spp_ext._torch import compositions
+from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
+from spp_ext._torch.choose_path import composes
 from spp_ext._torch.op_table import MAPS, Request
 from spp_ext._torch.outs import check_out, indices_beside_out
 from spp_ext.levels import encoded_grid
@@ -36,6 +39,7 @@ def adaptive_max_pool2d(
 def adaptive_max_pool2d(
     input: Tensor, output_size: int | Sequence[int | None], return_indices: bool
 ) -> Tensor | tuple[Tensor, Tensor]: ...
+@refuses_script(_OP)
 def adaptive_max_pool2d(
     input: Tensor,
     output_size: int | Sequence[int | None],
@@ -58,7 +62,7 @@ def adaptive_max_pool2d(
 
     Raises:
         RuntimeError: as in torch, a shape does not fit, a size is negative, or a dimension other than the batch is
-            empty; its subclass NotImplementedError for a dtype without a kernel. Or a derivative is asked for
+            empty; its subclass NotImplementedError for a dtype or layout without a kernel. Or a derivative is asked for
             beside ``out``.
         ValueError: as in torch, ``output_size`` has as many items as ``input`` has dimensions. Or ``out`` does not fit,
             overlaps ``input`` or itself in memory, or comes with ``return_indices``.
@@ -69,8 +73,14 @@ def adaptive_max_pool2d(
         >>> adaptive_max_pool2d(torch.randn(2, 256, 38, 50), (7, None)).shape
         torch.Size([2, 256, 7, 50])
     """
-    if not isinstance(input, Tensor):
-        raise TypeError(f"{_OP}: expected input to be a Tensor, got {type(input).__name__}")
+    if type(input) is not Tensor or input.is_nested:
+        if stands_in(input):
+            return recorded_call(adaptive_max_pool2d, input, output_size, return_indices, out=out)
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{_OP}: expected input to be a Tensor, got {type(input).__name__}")
+        check_strided(_OP, input)
+    if composes(input) and out is None:  # a trace has sizes as tensors
+        return compositions.adaptive_max_pool2d(input, output_size, return_indices)
     rows, cols = _output_size(_OP, output_size, input.shape)
     _check_input(input)
     if out is not None:

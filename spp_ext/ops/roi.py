@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spp_ext import _checks
 from spp_ext._boxes import TORCHVISION, as_rois
 from spp_ext._reuse import ReusesOutput, shapes_of
+from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
 from spp_ext._torch.op_table import REGIONS, Request
 from spp_ext._torch.outs import check_apart, check_out
 from spp_ext.levels import encoded_grid
@@ -20,6 +21,7 @@ _OP = "spp_ext.ops.roi_pool"
 _SIZE = f"expected output_size, an int or a pair, between 1 and {_checks.MAX_DIVISIONS}"
 
 
+@refuses_script(_OP)
 def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
@@ -52,6 +54,7 @@ def roi_pool(
         ValueError: a shape does not fit, a coordinate is not finite, a size or the scale is not positive, or ``out``
             does not fit or overlaps an argument or itself in memory.
         RuntimeError: a derivative is asked for beside ``out``.
+        NotImplementedError: a tensor is nested, sparse or mkldnn.
         IndexError: a batch index lies outside ``[0, N)``; the row and the value are named. On CUDA the contents of
             boxes are checked only if the environment variable SPP_EXT_VALIDATE is 1; else a bad row pools to NaN.
 
@@ -62,7 +65,10 @@ def roi_pool(
         >>> roi_pool(features, boxes, 7, spatial_scale=1 / 16).shape
         torch.Size([2, 256, 7, 7])
     """
-    _checks.check_tensor(_OP, input)
+    if (type(input) is not Tensor or type(boxes) is not Tensor) and stands_in(input, boxes):
+        return recorded_call(roi_pool, input, boxes, output_size, spatial_scale, out=out)
+    if type(input) is not Tensor or input.dtype not in _checks.DTYPES:  # spares most calls a function
+        _checks.check_tensor(_OP, input)
     if input.dim() != 4:
         raise ValueError(f"{_OP}: expected input of shape [N, C, H, W], got {_checks.shape_shown(input.shape)}")
     scale = _checks.scale(_OP, spatial_scale)

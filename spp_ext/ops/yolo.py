@@ -9,15 +9,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from spp_ext._checks import MAX_DIVISIONS, check_tensor, items_of, shape_shown, shown, whole_number
+from spp_ext._checks import DTYPES, MAX_DIVISIONS, check_tensor, items_of, shape_shown, shown, whole_number
 from spp_ext._requests import request_of_kernels
 from spp_ext._reuse import ReusesOutput
+from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
 from spp_ext._torch.outs import check_out
 from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.multi_kernel_max_pool2d"
 
 
+@refuses_script(_OP)
 def multi_kernel_max_pool2d(
     input: Tensor, kernel_sizes: Sequence[int] = (5, 9, 13), *, cascade: bool = False, out: Tensor | None = None
 ) -> Tensor:
@@ -46,13 +48,17 @@ def multi_kernel_max_pool2d(
         ValueError: ``input`` has another rank or no rows or columns, there are no sizes, or one is not odd and
             positive, or out of order in a cascade; or ``out`` does not fit, or overlaps ``input`` or itself in memory.
         RuntimeError: a derivative is asked for beside ``out``.
+        NotImplementedError: ``input`` is nested, sparse or mkldnn.
 
     Example::
 
         >>> multi_kernel_max_pool2d(torch.randn(1, 256, 20, 20)).shape
         torch.Size([1, 1024, 20, 20])
     """
-    check_tensor(_OP, input)
+    if type(input) is not Tensor or input.dtype not in DTYPES or input.is_nested:  # spares most calls a function
+        if stands_in(input):
+            return recorded_call(multi_kernel_max_pool2d, input, kernel_sizes, cascade=cascade, out=out)
+        check_tensor(_OP, input)
     sizes = _kernel_sizes(_OP, kernel_sizes, cascade)
     if input.dim() not in (3, 4):
         raise ValueError(f"{_OP}: expected input of shape [N, C, H, W] or [C, H, W], got {shape_shown(input.shape)}")

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from spp_ext._checks import DTYPES
+from spp_ext._torch.captures import recorded_call, refuse_script, stands_in
+from spp_ext._torch.compositions import stride1_pools
 from spp_ext.ops.yolo import multi_kernel_max_pool2d, reorder_blocks
 from spp_ext.swap.calls import (
     HOOKS,
@@ -48,15 +49,13 @@ def concatenated_pools(
         cascade: whether each pool reads the result of the one before.
         blocks: which blocks make up the result, 0 for the input and i for the i-th size; None for all in order.
     """
+    if type(input) is not Tensor and stands_in(input):
+        return recorded_call(concatenated_pools, input, kernel_sizes, cascade, blocks)
     if input.dim() == 4 and input.dtype in DTYPES:
         output = multi_kernel_max_pool2d(input, kernel_sizes, cascade=cascade)
         return output if blocks is None else reorder_blocks(output, blocks, input.shape[1])
     # A 3-D map, of which dimension 1 is not the channels, or integers: as the block did it.
-    maps, before = [input], 1
-    for size in kernel_sizes:
-        kernel = size - before + 1 if cascade else size
-        maps.append(F.max_pool2d(maps[-1] if cascade else input, kernel, 1, kernel // 2))
-        before = size
+    maps = stride1_pools(input, kernel_sizes, cascade)
     return torch.cat([maps[block] for block in blocks or range(len(maps))], 1)
 
 
@@ -246,6 +245,9 @@ class Fused(nn.Module):
     """What a fused block's class adds to its own: pickling and copying, since no module holds that class."""
 
     unfused: type[nn.Module]  # the class the block had
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        refuse_script("spp_ext.replace_pooling", "torch.jit.trace, or restore_pooling before torch.jit.script")
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         reduced = super().__reduce_ex__(max(2, int(protocol)))

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from spp_ext._checks import DTYPES, MAX_DIVISIONS
+from spp_ext._torch.captures import recorded_call, stands_in
 from spp_ext.functional import spatial_pyramid_pool
 from spp_ext.levels import split_levels
 from spp_ext.swap.calls import LeaveAlone, called_module, concatenation, has_hooks, pool_of, pooled_by
@@ -37,6 +38,8 @@ def concatenated_levels(input: Tensor, levels: Sequence[_Size], dims: int, sizes
         dims: 2 for pools flattened to ``[N, C * rows * cols]``, 3 for ``[N, C, rows * cols]``.
         sizes: where the forward views its pools to sizes that need not be N, or N and C: those, None for one that is.
     """
+    if type(input) is not Tensor and stands_in(input):
+        return recorded_call(concatenated_levels, input, levels, dims, sizes)
     is_flattened = all(given in (None, size) for size, given in zip(input.shape, sizes, strict=False))
     if input.dim() == 4 and is_flattened and input.dtype in DTYPES:
         output = spatial_pyramid_pool(input, levels)

@@ -15,6 +15,7 @@ from spp_ext.ops.adaptive import AdaptiveMaxPool2d
 from spp_ext.ops.roi import RoIPool
 from spp_ext.ops.yolo import SPP, SPPF
 from spp_ext.swap import calls, fuse
+from spp_ext.swap.restore import give_class, own_class
 
 _OURS = (AdaptiveMaxPool2d, RoIPool, SPP, SPPF)
 _ALREADY = "it is spp_ext's already"
@@ -47,6 +48,13 @@ class Replacements:
     def left_alone(self) -> list[Row]:
         """The modules that pool, or look as if they did, and were left as they are."""
         return [row for row in self.rows if row.replacement is None]
+
+    def undo(self) -> None:
+        """Gives the modules that were swapped their own classes back, as `restore_pooling` does for a whole model."""
+        for row in self.swapped:
+            module = self.model.get_submodule(row.name)
+            if (own := own_class(module)) is not None:
+                give_class(module, own)
 
     def __str__(self) -> str:
         heading = f"{type(self.model).__name__}: {len(self.swapped)} swapped, {len(self.left_alone)} left alone"
@@ -131,6 +139,48 @@ def replace_pooling(model: nn.Module, *, inplace: bool = True) -> Replacements:
             report.rows.append(Row(name, kind, type(module).__name__, str(module.output_size)))
         elif _pools(module, replacement_of):
             report.rows.append(Row(name, kind, None, _why_left_alone(module, reasons, replacement_of)))
+    return report
+
+
+def restore_pooling(model: nn.Module, *, inplace: bool = True) -> Replacements:
+    """The way back from `replace_pooling`: gives the swapped modules of a model their own classes back.
+
+    What it pools with is torch's and torchvision's again, so that a model that is pickled now can be loaded where there
+    is no spp_ext. The modules stay the same objects, with their names, parameters, hooks and attributes, all but
+    ``reuse_output``. `AdaptiveMaxPool2d` and `RoIPool` of `spp_ext.ops` become torch's and torchvision's however they
+    came into the model; what has no class of its own to go back to, such as `SpatialPyramidPool`, stays.
+
+    Args:
+        model: any module, also a swapped one itself.
+        inplace: whether to change ``model``; otherwise a deep copy of it is changed.
+
+    Returns:
+        A report, as that of `replace_pooling`.
+
+    Raises:
+        TypeError: ``model`` is not a module.
+
+    Example::
+
+        >>> model = nn.Sequential(nn.AdaptiveMaxPool2d(6))
+        >>> replace_pooling(model)
+        <Replacements Sequential: 1 swapped, 0 left alone>
+        >>> type(restore_pooling(model).model[0])
+        <class 'torch.nn.modules.pooling.AdaptiveMaxPool2d'>
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"spp_ext.restore_pooling: expected model to be a torch.nn.Module, got {type(model).__name__}")
+    report = Replacements(model if inplace else copy.deepcopy(model))
+    for name, module in list(report.model.named_modules()):
+        kind = type(module).__name__
+        try:
+            own = own_class(module)
+        except ImportError:
+            report.rows.append(Row(name, kind, None, "its own class is torchvision's, which is not installed"))
+        else:
+            if own is not None:
+                give_class(module, own)
+                report.rows.append(Row(name, kind, own.__name__, f"of {own.__module__}"))
     return report
 
 

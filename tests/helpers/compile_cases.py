@@ -6,6 +6,7 @@ import warnings
 
 import torch
 import torch.utils._pytree as pytree
+from pooling_models import DarknetOrder
 from support import random_rois
 from torch.autograd import forward_ad
 
@@ -94,6 +95,12 @@ def tangents(x):
         return forward_ad.unpack_dual(maps(forward_ad.make_dual(x, x.cos()))).tangent
 
 
+def swapped_block():
+    block = DarknetOrder((3, 5))
+    assert len(spp_ext.replace_pooling(block).swapped) == 1
+    return block
+
+
 def forward_cases():
     yield "map", maps, one_map(), 1
     yield "map, channels_last", maps, one_map(torch.channels_last), 1
@@ -101,6 +108,7 @@ def forward_cases():
     # A module has read its tensor and its range before.
     yield "module of regions", spp_ext.RoISpatialPyramidPool(range(1, 4), torch.tensor(0.5)), map_and_rois(), 1
     yield "levels in a range", lambda x: 2 * spp_ext.spatial_pyramid_pool(x * 1, range(1, 4)), one_map(), 1
+    yield "swapped block", swapped_block(), one_map(), 1
     yield "map, bfloat16", maps, one_map(dtype=torch.bfloat16), 1
     yield "regions", regions, map_and_rois(), 1
     yield "indices", with_indices, one_map(), 1
@@ -154,6 +162,27 @@ def check_out(name, function, calls):
     assert COUNT == 2, f"{name} with out: {COUNT} graphs"
 
 
+def check_compiled_autograd():
+    """The backward pass alone is compiled, by whoever calls backward."""
+    x, y, rois = maps_and_rois()[0]
+    pools = {
+        "maps": maps,
+        "several maps": lambda x: several(x, y, rois),
+        "module": spp_ext.ops.SPPF(),
+        "swapped block": swapped_block(),
+    }
+    for name, pool in pools.items():
+        torch._dynamo.reset()
+        leaves = [x.clone().requires_grad_() for _ in range(2)]
+        for leaf, compiled in zip(leaves, (True, False), strict=True):
+            loss = pool(leaf).square().sum()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="The .grad attribute")  # torch's own: it looks at the loss's
+                with torch._dynamo.utils.maybe_enable_compiled_autograd(compiled, fullgraph=True, dynamic=False):
+                    loss.backward()
+        check(f"compiled autograd of {name}", leaves[0].grad, leaves[1].grad, exact=sys.argv[1] == "aot_eager")
+
+
 def check(name, got, expected, exact):
     for one, other in zip(pytree.tree_leaves(got), pytree.tree_leaves(expected), strict=True):
         assert one.stride() == other.stride() and one.dtype == other.dtype, name
@@ -192,6 +221,7 @@ def main():
             )
         assert COUNT == 1, f"{name}: {COUNT} graphs"
 
+    check_compiled_autograd()
     for name, function, calls in out_cases():
         check_out(name, function, calls)
     torch._dynamo.reset()

@@ -1,11 +1,14 @@
 """What each of two processes runs for test_distributed.py: ``python distributed_cases.py RANK FILE``."""
 
+import copy
 import os
 import sys
 
 import torch
 import torch.distributed as dist
+from pooling_models import SPPF, Detector
 from support import assert_same, gaussian, integers, random_rois
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
@@ -167,11 +170,33 @@ def ddp(_):
             torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
+def fsdp(mesh):
+    """A swapped model, its block sharded by itself: torch gives both a class of its own, above that of the swap."""
+    torch.manual_seed(0)
+    whole = Detector(SPPF(8, 8)).double().eval()  # its normalization has the statistics of no batch
+    spp_ext.replace_pooling(whole)
+    mine = copy.deepcopy(whole)
+    for part in (mine.neck, mine):
+        fully_shard(part, mesh=mesh)
+    assert type(mine.neck).__name__ == "FSDPFusedSPPF"
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (whole, mine)]
+    rank = dist.get_rank()
+    for step in range(3):
+        x = gaussian((4, 3, 12 + step, 16), torch.float64, step)
+        part = slice(2 * rank, 2 * rank + 2)
+        for model, optimizer, batch in ((whole, optimizers[0], slice(None)), (mine, optimizers[1], part)):
+            optimizer.zero_grad()
+            model(x[batch]).square().mean().backward()
+            optimizer.step()
+        for got, expected in zip(mine.parameters(), whole.parameters(), strict=True):
+            torch.testing.assert_close(got.full_tensor(), expected, rtol=1e-12, atol=1e-12)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=int(sys.argv[1]), world_size=2)
     mesh = init_device_mesh("cpu", (2,))
-    for case in (maps, regions, kernels, second_derivatives, ddp):
+    for case in (maps, regions, kernels, second_derivatives, ddp, fsdp):
         case(mesh)
         print(f"{case.__name__} passed", flush=True)
     dist.barrier()

@@ -1,4 +1,4 @@
-"""Two processes: sharded images, boxes and channels give what one process gives, and so does data-parallel training."""
+"""Two processes: sharded images, boxes and channels give what one process gives, and so does training."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def processes(tmp_path_factory):
             process.kill()
 
 
-@pytest.mark.parametrize("case", ["maps", "regions", "kernels", "second_derivatives", "ddp"])
+@pytest.mark.parametrize("case", ["maps", "regions", "kernels", "second_derivatives", "ddp", "fsdp"])
 def test_two_processes_give_what_one_gives(case, processes):
     for output in processes[1]:
         assert f"{case} passed" in output.splitlines(), "\n".join(processes[1])

@@ -4,6 +4,7 @@ import io
 
 import pytest
 import torch
+from pooling_models import SPPF, Detector
 from support import assert_same, random_rois
 from torch.export import Dim
 
@@ -131,6 +132,18 @@ def test_an_exported_program_writes_into_what_it_is_given(strict):
             expected = [argument.clone() for argument in arguments]
             assert_same(module(*arguments), Into()(*expected))
             assert_same(arguments, expected)
+
+
+def test_a_swapped_model_is_exported():
+    torch.manual_seed(0)
+    model = Detector(SPPF(8, 8)).eval()
+    spp_ext.replace_pooling(model)
+    x = torch.randn(2, 3, 24, 20)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: ANY, 2: ANY, 3: ANY},))
+    assert "spp_ext.multi_kernel_max_pool2d.default" in [str(node.target) for node in program.graph.nodes]
+    for shape in ((2, 3, 24, 20), (3, 3, 32, 44)):
+        x = torch.randn(shape)
+        assert_same(program.module()(x).detach(), model(x).detach())
 
 
 class Chosen(Scales):

@@ -1,14 +1,16 @@
 """Export to ONNX, run in onnxruntime: equal to eager for every size, level and convention; or a clear error."""
 
+import io
 import logging
 
 import pytest
 import torch
+from capture_cases import OTHER_SIZES, inputs, make, models
 from support import CONVENTIONS, assert_same, integers, random_rois
 
 import spp_ext
 import spp_ext.onnx
-import spp_ext.ops
+from spp_ext import ops
 
 pytestmark = pytest.mark.integration
 
@@ -29,24 +31,44 @@ class Call(torch.nn.Module):
 
 
 def export(function, arguments, dynamic):
+    """Of a program that torch.export has made, in which are the registered ops: what the table translates."""
+    program = torch.export.export(Call(function).eval(), arguments, dynamic_shapes=(dynamic,))
+    return with_table(program)
+
+
+def with_table(model, *arguments, **options):
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    table = spp_ext.onnx.translations()
     program = torch.onnx.export(
-        Call(function).eval(),
-        arguments,
-        dynamo=True,
-        dynamic_shapes=(dynamic,),
-        custom_translation_table=spp_ext.onnx.translations(),
-        verbose=False,
+        model, *arguments, dynamo=True, custom_translation_table=table, verbose=False, **options
     )
+    return session(program.model_proto.SerializeToString())
+
+
+def session(model):
     import onnxruntime  # among the packages of make test-integration
 
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
     def run(*tensors):
-        named = {node.name: tensor.numpy() for node, tensor in zip(session.get_inputs(), tensors, strict=True)}
+        inputs = session.get_inputs()  # the older exporter leaves out those that are not used
+        named = {node.name: tensors[int(node.name[-1])].numpy() for node in inputs}
         return torch.from_numpy(session.run(None, named)[0])
 
     return run
+
+
+def export_plainly(model, arguments, dynamo):
+    """With no argument of this package, to ONNX that takes any height, width and number of boxes."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    names = [f"input_{i}" for i in range(len(arguments))]
+    if dynamo:
+        options = {"dynamic_shapes": ({2: ANY, 3: ANY}, {0: ANY}), "input_names": names, "verbose": False}
+        program = torch.onnx.export(model, arguments, dynamo=True, **options)
+        return session(program.model_proto.SerializeToString())
+    file, dynamic = io.BytesIO(), {"input_0": {2: "height", 3: "width"}, "input_1": {0: "boxes"}}
+    torch.onnx.export(model, arguments, file, dynamo=False, input_names=names, dynamic_axes=dynamic)
+    return session(file.getvalue())
 
 
 def maps(shape):
@@ -98,22 +120,24 @@ def test_lists_of_boxes():
         return spp_ext.roi_spatial_pyramid_pool(x, [first, second], (1, 2))
 
     rois = random_rois(20, 1, 9, 8)[:, 1:]
-    run = export(pool, (torch.randn(2, 3, 9, 8), rois[:5], rois[5:11]), ({2: ANY, 3: ANY}, BOXES, BOXES))
+    arguments, dynamic = (torch.randn(2, 3, 9, 8), rois[:5], rois[5:11]), (({2: ANY, 3: ANY}, BOXES, BOXES),)
+    names = [f"input_{i}" for i in range(3)]
+    run = with_table(Call(pool).eval(), arguments, dynamic_shapes=dynamic, input_names=names)
     x = torch.randn(2, 3, 12, 7)
     assert_same(run(x, rois[:13], rois[13:]), pool(x, rois[:13], rois[13:]))
 
 
 def test_the_drop_ins():
     def regions(x, rois):
-        return spp_ext.ops.roi_pool(x, rois, (7, 3), 0.3)
+        return ops.roi_pool(x, rois, (7, 3), 0.3)
 
     run = export(regions, (torch.randn(2, 3, 9, 8), random_rois(4, 2, 9, 8)), (MAP, BOXES))
     x, rois = -torch.rand(2, 3, 60, 58) - 1, random_rois(200, 2, 60, 58, scale=0.3)
     assert_same(run(x, rois), regions(x, rois))
     for function in (
-        lambda x: spp_ext.ops.adaptive_max_pool2d(x, (3, 7)),
-        lambda x: spp_ext.ops.multi_kernel_max_pool2d(x, (3, 9, 5)),
-        spp_ext.ops.SPPF(),
+        lambda x: ops.adaptive_max_pool2d(x, (3, 7)),
+        lambda x: ops.multi_kernel_max_pool2d(x, (3, 9, 5)),
+        ops.SPPF(),
     ):
         run = export(function, (torch.randn(2, 3, 9, 8),), (MAP,))
         assert_same(run(x), function(x))
@@ -130,9 +154,89 @@ def test_the_drop_ins():
             torch.float32,
             "one map for ONNX",
         ),
-        (lambda x: spp_ext.ops.roi_pool(x, torch.zeros(1, 5).double(), 2), torch.float32, "boxes of float32 for ONNX"),
+        (lambda x: ops.roi_pool(x, torch.zeros(1, 5).double(), 2), torch.float32, "boxes of float32 for ONNX"),
     ],
 )
 def test_what_onnx_cannot_express_is_refused(function, dtype, message):
     with pytest.raises(Exception, match=message):
         export(function, (torch.randn(2, 3, 9, 8, dtype=dtype),), (MAP,))
+
+
+# ---- without a table ----
+
+TABLE = r"custom_translation_table=spp_ext.onnx.translations\(\)\), got an export without the table"
+REFUSED = {
+    "function indices": "expected no return_indices for ONNX",
+    "function regions": TABLE,
+    "function lists of boxes": TABLE,
+    "function several maps": "expected one map for ONNX",
+    "module RoISpatialPyramidPool": TABLE,
+    "module RoISpatialPyramidPool of several maps": "expected one map for ONNX",
+}
+# Of adaptive pools torch has neither in ONNX, where sizes are not known.
+AS_TORCH = {"function adaptive_max_pool2d, sizes of the input", "function adaptive_max_pool2d, indices"}
+WRITTEN = [name for name in models() if name not in REFUSED and name not in AS_TORCH]
+# Each takes the newer exporter seconds.
+WITH_DYNAMO = ["function maps", "function adaptive_max_pool2d, None", "function roi_pool", "swapped SPPF"]
+
+
+@pytest.mark.parametrize(
+    ("name", "dynamo"), [*((name, True) for name in WITH_DYNAMO), *((name, False) for name in WRITTEN)]
+)
+def test_an_export_without_arguments_of_this_package(name, dynamo):
+    model = make(name).float().eval()
+    x, rois = inputs()
+    run = export_plainly(model, (x.float(), rois), dynamo)
+    for size in OTHER_SIZES:
+        x, rois = inputs(*size)
+        torch.testing.assert_close(run(x.float(), rois), model(x.float(), rois).detach())
+
+
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "legacy"])
+@pytest.mark.parametrize("name", [name for name in REFUSED if name.startswith("function")])
+def test_what_needs_the_table_says_so(name, dynamo, monkeypatch):
+    monkeypatch.setattr("spp_ext._torch.onnx._has_translations", False)
+    x, rois = inputs()
+    with pytest.raises(Exception, match=REFUSED[name]):
+        export_plainly(make(name).float().eval(), (x.float(), rois), dynamo)
+
+
+def test_regions_with_the_table():
+    model = make("module RoISpatialPyramidPool").float().eval()
+    x, rois = inputs()
+    names = ["input_0", "input_1"]
+    run = with_table(model, (x.float(), rois), dynamic_shapes=({2: ANY, 3: ANY}, {0: ANY}), input_names=names)
+    for size in OTHER_SIZES:
+        x, rois = inputs(*size)
+        torch.testing.assert_close(run(x.float(), rois), model(x.float(), rois).detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_maps_of_other_dtypes(dtype):
+    model = Call(lambda x, rois: spp_ext.spatial_pyramid_pool(x, PYRAMIDS[2])).eval()
+    x, rois = torch.randn(2, 3, 9, 8, dtype=dtype), torch.zeros(1, 5)
+    run = export_plainly(model, (x, rois), dynamo=False)
+    assert_same(run(x, rois), model(x, rois))
+
+
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "legacy"])
+def test_values_equal_those_of_eager_to_the_last_bit(dynamo):
+    model = OnlyPools().eval()
+    run = export_plainly(model, (torch.randn(2, 3, 9, 8), random_rois(4, 2, 9, 8)), dynamo)
+    for shape, count in (((2, 3, 9, 8), 5), ((2, 3, 57, 121), 40), ((2, 3, 1, 1), 1)):
+        rois = random_rois(count, 2, *shape[2:])
+        for x in maps(shape):
+            assert_same(run(x, rois), model(x, rois))
+
+
+class OnlyPools(torch.nn.Module):
+    def forward(self, x, rois):
+        parts = [
+            spp_ext.spatial_pyramid_pool(x, (*PYRAMIDS[0], *PYRAMIDS[2])),
+            ops.adaptive_max_pool2d(x, (3, 7)).flatten(1),
+            ops.adaptive_max_pool2d(x, (3, None)).amax(3).flatten(1),
+            ops.multi_kernel_max_pool2d(x, (5, 3)).amax((2, 3)),
+            ops.SPPF(3, 2)(x).amin((2, 3)),
+            ops.roi_pool(x, rois, (7, 3), 0.3)[:1].flatten(1).expand(2, -1),
+        ]
+        return torch.cat(parts, 1)

@@ -122,6 +122,8 @@ report = spp_ext.replace_pooling(nn.Sequential(nn.AdaptiveMaxPool2d(6), nn.MaxPo
 assert_type(report, Replacements)
 assert_type(report.model, nn.Module)
 assert_type(report.rows, list[Row])
+report.undo()
+assert_type(spp_ext.restore_pooling(report.model), Replacements)
 assert_type(report.swapped, list[Row])
 for row in report.left_alone:
     assert_type((row.name, row.kind, row.note), tuple[str, str, str])
