@@ -8,6 +8,8 @@ import os
 import torch
 from torch import Tensor
 
+from spp_ext._torch.private import transforms_are_open
+
 # The kernels compute `edge * extent` in 64 bits; with at most 2**20 divisions that cannot overflow for any window.
 MAX_DIVISIONS = 2**20
 
@@ -64,6 +66,12 @@ def scale(op: str, spatial_scale: object) -> float:
     if isinstance(spatial_scale, int) and abs(spatial_scale) > 2**128:  # which float() may not hold
         raise ValueError(f"{op}: expected spatial_scale to be a positive finite number, got {shown(spatial_scale)}")
     return float(spatial_scale)
+
+
+def can_look_into(tensor: Tensor) -> bool:
+    """Whether Python may decide by what ``tensor`` holds: not in a graph, nor under a transform, nor without data."""
+    in_a_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return type(tensor) is Tensor and not (in_a_graph or transforms_are_open() or tensor.is_meta)
 
 
 def validates_by_default() -> bool:

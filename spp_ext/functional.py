@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 from torch import Tensor
 
 from spp_ext import _checks
 from spp_ext._boxes import Convention, as_map_indices, as_rois
+from spp_ext._calls import pool_as
 from spp_ext._checks import DTYPES
+from spp_ext._images import images_of_maps, parts_of_images, request_of_images
 from spp_ext._requests import request_of_maps, request_of_regions
 from spp_ext._torch.choose_path import pool, pool_into
 from spp_ext._torch.op_table import IMAGES
@@ -19,20 +21,34 @@ from spp_ext.levels import Level
 
 @overload
 def spatial_pyramid_pool(
-    input: Tensor, levels: Sequence[Level] = ..., *, return_indices: Literal[False] = ..., out: Tensor | None = ...
+    input: Tensor | Sequence[Tensor],
+    levels: Sequence[Level] = ...,
+    *,
+    sizes: Tensor | None = ...,
+    return_indices: Literal[False] = ...,
+    out: Tensor | None = ...,
 ) -> Tensor: ...
 @overload
 def spatial_pyramid_pool(
-    input: Tensor, levels: Sequence[Level] = ..., *, return_indices: Literal[True]
+    input: Tensor | Sequence[Tensor],
+    levels: Sequence[Level] = ...,
+    *,
+    sizes: Tensor | None = ...,
+    return_indices: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
 @overload
 def spatial_pyramid_pool(
-    input: Tensor, levels: Sequence[Level] = ..., *, return_indices: bool
+    input: Tensor | Sequence[Tensor],
+    levels: Sequence[Level] = ...,
+    *,
+    sizes: Tensor | None = ...,
+    return_indices: bool,
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 def spatial_pyramid_pool(
-    input: Tensor,
+    input: Tensor | Sequence[Tensor],
     levels: Sequence[Level] = (1, 2, 3, 6),
     *,
+    sizes: Tensor | None = None,
     return_indices: bool = False,
     out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -43,8 +59,13 @@ def spatial_pyramid_pool(
 
     Args:
         input: feature map ``[N, C, H, W]`` or ``[C, H, W]``, contiguous or channels_last (other strides are copied);
-            float32, float64, float16 or bfloat16.
+            float32, float64, float16 or bfloat16. Or a list of them, of one number of channels, dtype and device, each
+            of its own height, width, memory format and number of images.
         levels: one item per level, ``n`` for n x n bins, ``(rows, cols)``, or a `Bins` of arbitrary rectangles.
+        sizes: of a batch of images that were padded to one size, the rows and columns of each that are valid: integers
+            ``[N, 2]``, from 1 to H and W. Image n is pooled as ``input[n, :, :rows, :cols]`` would be, whatever the
+            padding holds. On CUDA sizes are checked only if the environment variable SPP_EXT_VALIDATE is 1, because
+            that waits for the device; else an image of a bad size pools to NaN.
         return_indices: also return where each maximum lies.
         out: the tensor to write into and return, of the result's shape, dtype and device; without gradient and without
             ``return_indices``. Of any strides: a slice such as ``features[:, 256:]`` saves a ``torch.cat``, though only
@@ -52,25 +73,38 @@ def spatial_pyramid_pool(
 
     Returns:
         ``[N, C * B]`` (``[C * B]`` for a 3-D input), where B is the number of bins over all levels: level after level,
-        within a level channel by channel, within a channel the bins row by row. `split_levels` takes it apart. With
-        ``return_indices`` also an int64 tensor of the same shape, ``row * W + column`` of each maximum in its plane.
+        within a level channel by channel, within a channel the bins row by row. `split_levels` takes it apart. Of a
+        list, a row for every image of every map, in order. With ``return_indices`` also an int64 tensor of the same
+        shape, ``row * W + column`` of each maximum in its plane, which has the W of its own map, padding included.
 
         Of equal values the first in row-major order is the maximum. A NaN in a bin is its maximum, as in torch.
 
     Raises:
-        TypeError: ``input`` is not a floating-point tensor, or ``levels`` not a sequence of levels.
-        ValueError: ``input`` has another rank or no rows or columns, a level is not positive, or ``out`` does not fit,
-            overlaps ``input`` or itself in memory, or comes with ``return_indices``.
+        TypeError: ``input`` is not a floating-point tensor or a list of them, ``levels`` not a sequence of levels, or
+            ``sizes`` not a tensor of integers.
+        ValueError: ``input`` has another rank or no rows or columns, a level is not positive, maps of a list do not fit
+            together, ``sizes`` do not fit ``input`` or come with a list, or ``out`` does not fit, overlaps ``input`` or
+            itself in memory, or comes with ``return_indices``.
+        NotImplementedError: a map of a list is a DTensor, or any tensor where ``out`` is given.
         RuntimeError: a derivative is asked for beside ``out``.
 
     Example::
 
         >>> spp_ext.spatial_pyramid_pool(torch.randn(2, 256, 13, 17)).shape      # 50 bins
         torch.Size([2, 12800])
+        >>> spp_ext.spatial_pyramid_pool([torch.randn(256, 13, 17), torch.randn(256, 38, 50)]).shape
+        torch.Size([2, 12800])
+        >>> sizes = torch.tensor([[13, 17], [9, 11]])
+        >>> spp_ext.spatial_pyramid_pool(torch.randn(2, 256, 13, 17), sizes=sizes).shape
+        torch.Size([2, 12800])
     """
     op = "spp_ext.spatial_pyramid_pool"
     if type(input) is not Tensor or input.dtype not in DTYPES:  # spares most calls a function
-        _checks.check_tensor(op, input)
+        if isinstance(input, (list, tuple)):
+            return _pool_images(op, input, levels, sizes, return_indices, out)
+        _check_map(op, input)
+    if sizes is not None:
+        return _pool_images(op, input, levels, sizes, return_indices, out)
     if input.dim() != 4:
         if input.dim() != 3:
             raise ValueError(f"{op}: expected input of shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
@@ -91,6 +125,51 @@ def spatial_pyramid_pool(
         return output
     assert argmax is not None
     return output, argmax.long()
+
+
+def _pool_images(
+    op: str, input: Any, levels: Sequence[Level], sizes: Any, return_indices: bool, out: Tensor | None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Images of any size: a list of maps, or a batch of which ``sizes`` are valid."""
+    rows: tuple[Tensor, Tensor | None]
+    if isinstance(input, (list, tuple)):
+        if sizes is not None:
+            raise ValueError(f"{op}: expected sizes only with one batch [N, C, H, W], got them with a list of maps")
+        maps, rows = images_of_maps(_parse_list(op, input))
+        request = request_of_images(op, levels, len(maps))
+    else:
+        if input.dim() != 4:
+            raise ValueError(
+                f"{op}: expected input of shape [N, C, H, W] where sizes are given, got {list(input.shape)}"
+            )
+        maps, rows = (input,), (parts_of_images(op, sizes, input), None)
+        request = request_of_images(op, levels)
+    if out is not None and return_indices:
+        raise indices_beside_out(op)
+    output, argmax = pool_as(op, maps, rows, request, return_indices, out)
+    if not return_indices:
+        return output
+    assert argmax is not None
+    return output, argmax.long()
+
+
+def _parse_list(op: str, input: Sequence[Any]) -> tuple[Tensor, ...]:
+    """The maps of a list, each ``[N, C, H, W]``."""
+    if not input:
+        raise ValueError(f"{op}: expected at least one map in input, got none")
+    for m, map in enumerate(input):
+        name = f"input[{m}]"
+        _checks.check_tensor(op, map, name)
+        if map.dim() not in (3, 4):
+            raise ValueError(f"{op}: expected {name} of shape [N, C, H, W] or [C, H, W], got {list(map.shape)}")
+        for what, first, its in (
+            ("number of channels", input[0].shape[-3], map.shape[-3]),
+            ("dtype", input[0].dtype, map.dtype),
+            ("device", input[0].device, map.device),
+        ):
+            if its != first:
+                raise ValueError(f"{op}: expected maps of one {what}, got {first} of input[0] and {its} of {name}")
+    return tuple([map if map.dim() == 4 else map.unsqueeze(0) for map in input])
 
 
 @overload
@@ -233,7 +312,14 @@ def _parse_maps(op: str, input: Any) -> tuple[bool, tuple[Tensor, ...]]:
         raise ValueError(f"{op}: expected at least one map in input, got none")
     for m, map in enumerate(maps):
         name = f"input[{m}]" if several else "input"
-        _checks.check_tensor(op, map, name)
+        _check_map(op, map, name)
         if map.dim() != 4:
             raise ValueError(f"{op}: expected {name} of shape [N, C, H, W], got {list(map.shape)}")
     return several, maps
+
+
+def _check_map(op: str, map: Any, name: str = "input") -> None:
+    if isinstance(map, Mapping):
+        got = type(map).__name__
+        raise TypeError(f"{op}: expected {name} to be a Tensor or a list such as list({name}.values()), got {got}")
+    _checks.check_tensor(op, map, name)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from spp_ext import _checks
 from spp_ext._boxes import TORCHVISION, as_rois
+from spp_ext._calls import pool_as
 from spp_ext._reuse import ReusesOutput, shapes_of
 from spp_ext._torch.op_table import REGIONS, Request
 from spp_ext._torch.outs import check_apart, check_out
 from spp_ext.levels import encoded_grid
-from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.roi_pool"
 
@@ -72,8 +72,8 @@ def roi_pool(
         if rois is not boxes:
             check_apart(_OP, out, "boxes", boxes)
         check_out(_OP, out, input, (*rois.shape[:1], input.shape[1], rows, cols))
-        return pool_as(_OP, input, rois, request, out=out)[0]
-    output, _ = pool_as(_OP, input, rois, request)
+        return pool_as(_OP, (input,), (rois, None), request, out=out)[0]
+    output, _ = pool_as(_OP, (input,), (rois, None), request)
     return output.view(output.shape[0], input.shape[1], rows, cols)
 
 
