@@ -75,5 +75,9 @@ def can_look_into(tensor: Tensor) -> bool:
 
 
 def validates_by_default() -> bool:
-    """Whether the environment variable SPP_EXT_VALIDATE asks to look at the contents of boxes on CUDA, which waits."""
+    """Whether the environment variable SPP_EXT_VALIDATE asks for checks that are left out otherwise.
+
+    These are: on CUDA, of the contents of boxes and sizes, which waits for the device; everywhere, whether any box
+    reaches its map.
+    """
     return os.environ.get("SPP_EXT_VALIDATE", "0") not in ("", "0")

@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 from torch import Tensor
 
 from spp_ext import _checks
-from spp_ext._boxes import Convention, as_map_indices, as_rois
+from spp_ext._boxes import Convention, as_map_indices, as_rois, warn_if_all_miss
 from spp_ext._calls import pool_as
 from spp_ext._checks import DTYPES
 from spp_ext._images import images_of_maps, parts_of_images, request_of_images
@@ -102,7 +102,7 @@ def spatial_pyramid_pool(
     if type(input) is not Tensor or input.dtype not in DTYPES:  # spares most calls a function
         if isinstance(input, (list, tuple)):
             return _pool_images(op, input, levels, sizes, return_indices, out)
-        _check_map(op, input)
+        input = _checked_map(op, input)
     if sizes is not None:
         return _pool_images(op, input, levels, sizes, return_indices, out)
     if input.dim() != 4:
@@ -242,7 +242,8 @@ def roi_spatial_pyramid_pool(
             covers the box. The README has a picture of the three.
         return_indices: also return where each maximum lies.
         validate: on CUDA, whether to check the contents of ``boxes``, which waits for the device; without it a bad row
-            pools to NaN. Default: the environment variable SPP_EXT_VALIDATE. On the CPU boxes are always checked.
+            pools to NaN. On the CPU boxes are always checked. On both, whether to warn if no box reaches its map, as
+            where ``spatial_scale`` was forgotten. Default: the environment variable SPP_EXT_VALIDATE.
         map_indices: with several maps, which one each region is pooled from: integers ``[K]`` in ``[0, M)``, or where
             ``boxes`` is a list a list of N tensors ``[L]``. Checked as boxes are.
         out: the tensor to write into and return, as in `spatial_pyramid_pool`.
@@ -279,7 +280,7 @@ def roi_spatial_pyramid_pool(
     else:
         several, maps = _parse_maps(op, input)
     rois = as_rois(op, boxes, maps[0])
-    validate = not maps[0].is_cpu and _checks.validates_by_default() if validate is None else bool(validate)
+    validate = _checks.validates_by_default() if validate is None else bool(validate)
     rows: tuple[Tensor, Tensor | None]
     if several:
         rows = (rois, as_map_indices(op, map_indices, boxes, rois))
@@ -296,8 +297,12 @@ def roi_spatial_pyramid_pool(
             check_apart(op, out, "boxes", boxes)
         if map_indices is not None:
             check_apart(op, out, "map_indices", map_indices)
-        return pool_into(out, maps, rows, request)
-    output, argmax = pool(maps, rows, request, return_indices)
+        output, argmax = pool_into(out, maps, rows, request), None
+    else:
+        output, argmax = pool(maps, rows, request, return_indices)
+    if validate:
+        scales = request.arguments[1]
+        warn_if_all_miss(op, maps, rois, rows[1], scales if several else [scales])
     if not return_indices:
         return output
     assert argmax is not None
@@ -312,14 +317,15 @@ def _parse_maps(op: str, input: Any) -> tuple[bool, tuple[Tensor, ...]]:
         raise ValueError(f"{op}: expected at least one map in input, got none")
     for m, map in enumerate(maps):
         name = f"input[{m}]" if several else "input"
-        _check_map(op, map, name)
+        _checked_map(op, map, name)
         if map.dim() != 4:
             raise ValueError(f"{op}: expected {name} of shape [N, C, H, W], got {list(map.shape)}")
     return several, maps
 
 
-def _check_map(op: str, map: Any, name: str = "input") -> None:
+def _checked_map(op: str, map: Any, name: str = "input") -> Tensor:
     if isinstance(map, Mapping):
         got = type(map).__name__
         raise TypeError(f"{op}: expected {name} to be a Tensor or a list such as list({name}.values()), got {got}")
     _checks.check_tensor(op, map, name)
+    return map

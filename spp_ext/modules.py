@@ -39,8 +39,7 @@ class SpatialPyramidPool(ReusesOutput, nn.Module):
         pool = partial(spatial_pyramid_pool, input, self.levels, sizes=sizes)
         if not self.reuse_output:
             return pool()
-        images = list(input) if isinstance(input, (list, tuple)) else [input]
-        return self._reuse(pool, input, lambda _: ([map.shape[:-2] for map in images], self.levels))
+        return self._reuse(pool, input, lambda _: ([shape[:-2] for shape in shapes_of(input)], self.levels))
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"levels={self.levels}{self._shown()}"
