@@ -19,7 +19,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, hessian, jvp, vmap
 
 import spp_ext
-from spp_ext import reference, spatial_pyramid_pool
+from spp_ext import _core, reference, spatial_pyramid_pool
+from spp_ext._images import images_of_maps, parts_of_images
 
 LEVELS = (1, 2, (3, 2), BINS)
 SIZES = [(7, 9), (12, 4), (1, 1), (20, 23), (5, 30)]
@@ -55,7 +56,7 @@ def cropped(x, levels=LEVELS, sizes=SIZES):
     return one_by_one([x[n : n + 1, :, :rows, :cols] for n, (rows, cols) in enumerate(sizes)], levels)
 
 
-NUMBERS_OF_IMAGES = [(2, 2, 2, 2, 2), (1, 1, 1, 1, 1), (None,) * 5, (1, 3, None, 2, 1), (0, 0, 0, 0, 0), (0, 2, 1, 0, 2)]
+NUMBERS_OF_IMAGES = [(2,) * 5, (1,) * 5, (None,) * 5, (1, 3, None, 2, 1), (0,) * 5, (0, 2, 1, 0, 2)]
 
 
 # ---- values and indices ----
@@ -102,7 +103,8 @@ def test_sizes_of_any_integer_dtype_and_strides(dtype_of_sizes):
 
 
 def test_an_index_is_one_into_the_padded_plane():
-    values, indices = spatial_pyramid_pool(TABLE.view(1, 1, 4, 4), (1, 2), sizes=torch.tensor([[3, 2]]), return_indices=True)
+    x, sizes = TABLE.view(1, 1, 4, 4), torch.tensor([[3, 2]])
+    values, indices = spatial_pyramid_pool(x, (1, 2), sizes=sizes, return_indices=True)
     assert_same(TABLE.flatten()[indices], values)
     assert values.tolist() == [[9, 3, 9, 7, 4]]
     assert indices.tolist() == [[1, 4, 1, 8, 5]]
@@ -119,19 +121,20 @@ def test_large_maps_on_several_threads(images, two_threads):
     assert_same(spatial_pyramid_pool(maps, levels), expected[0])
 
 
-@pytest.mark.cpu_only  # an expanded map would be copied to the GPU whole
-@pytest.mark.parametrize("size", [(1, 2**24 + 3), (2**25 - 1, 1), (1, 2**26 + 1)])
-def test_the_bins_of_maps_beyond_float32_are_exact(size):
-    """float32 holds whole numbers up to 2^24 alone; a bin that is one cell too long or too short shows."""
-    cells = size[0] * size[1]
-    x = torch.arange(cells, dtype=torch.float64).view(1, 1, *size)
-    level = tuple(7 if n > 1 else 1 for n in size)
-    expected = spatial_pyramid_pool(x, [level])
-    assert_same(spatial_pyramid_pool([x], [level]), expected)
-    assert_same(spatial_pyramid_pool(x, [level], sizes=torch.tensor([size])), expected)
-    less = torch.tensor([[max(n - 1, 1) for n in size]])
-    ends = [-(-(i + 1) * (cells - 1) // 7) - 1 for i in range(7)]
-    assert spatial_pyramid_pool(x, [level], sizes=less).tolist() == [ends]
+LARGEST = 2**31 - 1  # cells of a plane, so rows or columns too
+
+
+@pytest.mark.parametrize("size", [1, 2, 2**24 - 1, 2**24 + 1, 2**24 + 3, 2**30 + 1, LARGEST])
+def test_the_region_of_an_image_is_exactly_its_cells(size):
+    """Whatever the size: float32 holds no odd number beyond 2^24."""
+    column = torch.zeros(1).expand(2, 1, size, 1)
+    for x, part in ((column, [size, 1]), (column.mT, [1, size])):
+        rois = parts_of_images("op", torch.tensor([[1, 1], part]), x)
+        _, (whole, map_indices) = images_of_maps((x,))
+        assert rois.dtype == whole.dtype == torch.float64 and map_indices.tolist() == [0, 0]
+        for (_, *box), (rows, cols) in (*zip(rois.tolist(), [[1, 1], part], strict=True), (whole[1].tolist(), part)):
+            assert _core.roi_window("spp_net", *box, 1.0, *x.shape[2:], float64=True) == (0, rows, 0, cols)
+        assert rois[:, 0].tolist() == whole[:, 0].tolist() == [0, 1]
 
 
 def test_modules_take_lists_and_sizes():
