@@ -18,8 +18,6 @@ from spp_ext._requests import request_of_regions
 from spp_ext._torch.op_table import Request
 from spp_ext.levels import Level
 
-_FAR = float(2**40)  # beyond any map
-
 
 def request_of_images(op: str, levels: Sequence[Level], maps: int | None = None) -> Request:
     """The request of images of one map, or of so many ``maps``; errors speak for the public op called ``op``."""
@@ -33,7 +31,8 @@ def images_of_maps(maps: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[
         maps, images = tuple([image.unsqueeze(0) for map in maps for image in map.unbind(0)]), 1
     rows = torch.arange(len(maps) * images, device=maps[0].device)
     image = (rows % images).double().unsqueeze(1)
-    return maps, (pad(pad(image, (0, 2)), (0, 2), value=_FAR), rows // images)
+    # A number, not a name for it: torch.compile would take that for an input of the graph, and compile twice.
+    return maps, (pad(pad(image, (0, 2)), (0, 2), value=2.0**40), rows // images)
 
 
 def parts_of_images(op: str, sizes: object, input: Tensor) -> Tensor:

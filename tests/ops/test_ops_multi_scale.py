@@ -139,13 +139,6 @@ def test_no_boxes_give_an_empty_result():
     assert MultiScaleRoIPool(NAMES, (3, 2))(pyramid(), [torch.zeros(0, 4)] * 2, SHAPES).shape == (0, 3, 3, 2)
 
 
-def test_it_is_compiled_whole():
-    boxes = boxes_of(30)
-    pool = MultiScaleRoIPool(NAMES, 3)
-    compiled = torch.compile(pool, fullgraph=True, backend="eager")
-    assert_same(compiled(pyramid(), boxes, SHAPES), pool(pyramid(), boxes, SHAPES))
-
-
 def test_it_shows_its_arguments():
     pool = MultiScaleRoIPool(NAMES, 7)
     assert pool.output_size == (7, 7)
