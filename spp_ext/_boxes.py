@@ -49,7 +49,8 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
         input: the map ``[N, C, H, W]`` that is pooled.
     """
     if isinstance(boxes, Tensor):
-        _check_boxes(op, boxes)
+        if type(boxes) is not Tensor or not boxes.is_floating_point():  # spares most calls a function
+            _check_boxes(op, boxes)
         return boxes
     if not isinstance(boxes, (list, tuple)) or not all(isinstance(image, Tensor) for image in boxes):
         raise TypeError(f"{op}: expected boxes to be a Tensor[K, 5] or a list of Tensor[L, 4], got {_describe(boxes)}")

@@ -312,20 +312,20 @@ def roi_spatial_pyramid_pool(
 def _parse_maps(op: str, input: Any) -> tuple[bool, tuple[Tensor, ...]]:
     """Whether there may be several maps, and the maps."""
     several = isinstance(input, (list, tuple))
-    maps = tuple(input) if several else (input,)
+    maps = tuple(input) if several else (_checked_map(op, input),)
     if not maps:
         raise ValueError(f"{op}: expected at least one map in input, got none")
     for m, map in enumerate(maps):
         name = f"input[{m}]" if several else "input"
-        _checked_map(op, map, name)
+        _checks.check_tensor(op, map, name)
         if map.dim() != 4:
             raise ValueError(f"{op}: expected {name} of shape [N, C, H, W], got {list(map.shape)}")
     return several, maps
 
 
-def _checked_map(op: str, map: Any, name: str = "input") -> Tensor:
-    if isinstance(map, Mapping):
-        got = type(map).__name__
-        raise TypeError(f"{op}: expected {name} to be a Tensor or a list such as list({name}.values()), got {got}")
-    _checks.check_tensor(op, map, name)
-    return map
+def _checked_map(op: str, input: Any) -> Tensor:
+    if isinstance(input, Mapping):
+        got = type(input).__name__
+        raise TypeError(f"{op}: expected input to be a Tensor or a list such as list(input.values()), got {got}")
+    _checks.check_tensor(op, input)
+    return input
