@@ -80,7 +80,10 @@ def inputs(model, images, height, width, count):
 
 def dynamic(model):
     images = {} if isinstance(model, Lists) else {0: ANY}
-    return ({**images, 2: ANY, 3: ANY}, *({0: ANY},) * {Maps: 0, Images: 0, Parts: 1, Regions: 1, Scales: 1, Lists: 2}[type(model)])
+    return (
+        {**images, 2: ANY, 3: ANY},
+        *({0: ANY},) * {Maps: 0, Images: 0, Parts: 1, Regions: 1, Scales: 1, Lists: 2}[type(model)],
+    )
 
 
 def gradients(module, arguments, model):
