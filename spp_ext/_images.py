@@ -30,9 +30,9 @@ def images_of_maps(maps: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[
     if any([map.shape[0] != images for map in maps]):  # then every image is a map
         maps, images = tuple([image.unsqueeze(0) for map in maps for image in map.unbind(0)]), 1
     rows = torch.arange(len(maps) * images, device=maps[0].device)
-    image = (rows % images).double().unsqueeze(1)
-    # A number, not a name for it: torch.compile would take that for an input of the graph, and compile twice.
-    return maps, (pad(pad(image, (0, 2)), (0, 2), value=2.0**40), rows // images)
+    # Not by a name: torch.compile would take a global number for an input of the graph, and compile twice.
+    near, far = torch.zeros_like(rows), torch.full_like(rows, 2**40)
+    return maps, (torch.stack([rows % images, near, near, far, far], 1).double(), rows // images)
 
 
 def parts_of_images(op: str, sizes: object, input: Tensor) -> Tensor:
