@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from spp_ext._checks import check_strided, cut_short, shape_shown, shown
+from spp_ext._checks import can_look_into, check_strided, cut_short, shape_shown, shown
 
 # How a box becomes a window. Their numbers, in this order, are those of RoiConvention in csrc/core/geometry.h; a test
 # compares them. TORCHVISION is for ops.roi_pool alone: it is roi_pool with bin edges in floating point.
@@ -48,10 +49,8 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
         input: the map ``[N, C, H, W]`` that is pooled.
     """
     if isinstance(boxes, Tensor):
-        if type(boxes) is not Tensor:
-            check_strided(op, boxes)
-        if not boxes.is_floating_point():
-            raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {boxes.dtype}")
+        if type(boxes) is not Tensor or not boxes.is_floating_point():  # spares most calls a function
+            _check_boxes(op, boxes)
         return boxes
     if not isinstance(boxes, (list, tuple)) or not all(isinstance(image, Tensor) for image in boxes):
         raise TypeError(f"{op}: expected boxes to be a Tensor[K, 5] or a list of Tensor[L, 4], got {_describe(boxes)}")
@@ -66,11 +65,20 @@ def _check_lists(op: str, boxes: Sequence[Tensor], images: int) -> None:
     if len(boxes) != images:
         raise ValueError(f"{op}: expected one tensor of boxes for each of {images} images, got {len(boxes)}")
     for image in boxes:
-        check_strided(op, image)
+        _check_boxes(op, image)
         if image.dim() != 2 or image.shape[1] != 4:
             raise ValueError(f"{op}: expected boxes of shape [L, 4] for every image, got {shape_shown(image.shape)}")
-        if not image.is_floating_point():
-            raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {image.dtype}")
+
+
+def _check_boxes(op: str, boxes: Tensor) -> None:
+    check_strided(op, boxes)
+    if not boxes.is_floating_point():
+        raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {boxes.dtype}")
+    if type(boxes) is not Tensor and (format := getattr(boxes, "format", None)) is not None:
+        # Of torchvision.tv_tensors.BoundingBoxes, an enum whose members have these names.
+        name = getattr(format, "name", format)
+        if name != "XYXY":
+            raise ValueError(f"{op}: expected boxes in the format XYXY, got {name}")
 
 
 def as_map_indices(
@@ -96,6 +104,27 @@ def as_map_indices(
             raise TypeError(f"{op}: expected map_indices of an integer dtype, got {image.dtype}")
     # Copied, so that indices may change before the backward pass.
     return torch.cat(parts).long() if parts else torch.zeros(0, dtype=torch.int64, device=rois.device)
+
+
+def warn_if_all_miss(
+    op: str,
+    maps: Sequence[Tensor],  # [N, C, H, W]
+    rois: Tensor,  # [K, 5]
+    map_indices: Tensor | None,  # [K]; None: there is one map
+    scales: Sequence[float],  # of each map
+) -> None:
+    """Warns if no box reaches its map, as where ``spatial_scale`` was forgotten. Boxes have been checked before."""
+    if not can_look_into(rois) or len(rois) == 0:
+        return
+    for m, (map, scale) in enumerate(zip(maps, scales, strict=True)):
+        x1, y1, x2, y2 = (widened(rois[:, 1:]) * scale).unbind(1)
+        reach = (x1 < map.shape[3]) & (y1 < map.shape[2]) & (x2 > -1) & (y2 > -1)
+        if (reach if map_indices is None else reach & (map_indices == m)).any():
+            return
+    at = ", ".join([f"{scale:g}" for scale in scales])
+    warnings.warn(
+        f"{op}: expected boxes that reach the map at spatial_scale {at}, got {len(rois)} outside", stacklevel=3
+    )
 
 
 def _describe(boxes: object) -> str:

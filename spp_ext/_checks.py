@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spp_ext._torch.private import transforms_are_open
+
 # The kernels compute `edge * extent` in 64 bits; with at most 2**20 divisions that cannot overflow for any window.
 MAX_DIVISIONS = 2**20
 
@@ -115,6 +117,16 @@ def scale(op: str, spatial_scale: object) -> float:
     return value
 
 
+def can_look_into(tensor: Tensor) -> bool:
+    """Whether Python may decide by what ``tensor`` holds: not in a graph, nor under a transform, nor without data."""
+    in_a_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return type(tensor) is Tensor and not (in_a_graph or transforms_are_open() or tensor.is_meta)
+
+
 def validates_by_default() -> bool:
-    """Whether the environment variable SPP_EXT_VALIDATE asks to look at the contents of boxes on CUDA, which waits."""
+    """Whether the environment variable SPP_EXT_VALIDATE asks for checks that are left out otherwise.
+
+    These are: on CUDA, of the contents of boxes and sizes, which waits for the device; everywhere, whether any box
+    reaches its map.
+    """
     return os.environ.get("SPP_EXT_VALIDATE", "0") not in ("", "0")

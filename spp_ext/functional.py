@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, SupportsFloat, overload
 
 from torch import Tensor
 
 from spp_ext import _checks
-from spp_ext._boxes import Convention, as_map_indices, as_rois
+from spp_ext._boxes import Convention, as_map_indices, as_rois, warn_if_all_miss
+from spp_ext._calls import pool_as
 from spp_ext._checks import DTYPES
+from spp_ext._images import images_of_maps, parts_of_images, request_of_images
 from spp_ext._requests import request_of_maps, request_of_regions
 from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
 from spp_ext._torch.choose_path import pool, pool_into
@@ -20,21 +22,35 @@ from spp_ext.levels import Level
 
 @overload
 def spatial_pyramid_pool(
-    input: Tensor, levels: Sequence[Level] = ..., *, return_indices: Literal[False] = ..., out: Tensor | None = ...
+    input: Tensor | Sequence[Tensor],
+    levels: Sequence[Level] = ...,
+    *,
+    sizes: Tensor | None = ...,
+    return_indices: Literal[False] = ...,
+    out: Tensor | None = ...,
 ) -> Tensor: ...
 @overload
 def spatial_pyramid_pool(
-    input: Tensor, levels: Sequence[Level] = ..., *, return_indices: Literal[True]
+    input: Tensor | Sequence[Tensor],
+    levels: Sequence[Level] = ...,
+    *,
+    sizes: Tensor | None = ...,
+    return_indices: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
 @overload
 def spatial_pyramid_pool(
-    input: Tensor, levels: Sequence[Level] = ..., *, return_indices: bool
+    input: Tensor | Sequence[Tensor],
+    levels: Sequence[Level] = ...,
+    *,
+    sizes: Tensor | None = ...,
+    return_indices: bool,
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 @refuses_script("spp_ext.spatial_pyramid_pool")
 def spatial_pyramid_pool(
-    input: Tensor,
+    input: Tensor | Sequence[Tensor],
     levels: Sequence[Level] = (1, 2, 3, 6),
     *,
+    sizes: Tensor | None = None,
     return_indices: bool = False,
     out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -45,8 +61,13 @@ def spatial_pyramid_pool(
 
     Args:
         input: feature map ``[N, C, H, W]`` or ``[C, H, W]``, contiguous or channels_last (other strides are copied);
-            float32, float64, float16 or bfloat16.
+            float32, float64, float16 or bfloat16. Or a list of them, of one number of channels, dtype and device, each
+            of its own height, width, memory format and number of images.
         levels: one item per level, ``n`` for n x n bins, ``(rows, cols)``, or a `Bins` of arbitrary rectangles.
+        sizes: of a batch of images that were padded to one size, the rows and columns of each that are valid: integers
+            ``[N, 2]``, from 1 to H and W. Image n is pooled as ``input[n, :, :rows, :cols]`` would be, whatever the
+            padding holds. On CUDA sizes are checked only if the environment variable SPP_EXT_VALIDATE is 1, because
+            that waits for the device; else an image of a bad size pools to NaN.
         return_indices: also return where each maximum lies.
         out: the tensor to write into and return, of the result's shape, dtype and device; without gradient and without
             ``return_indices``. Of any strides: a slice such as ``features[:, 256:]`` saves a ``torch.cat``, though only
@@ -54,15 +75,19 @@ def spatial_pyramid_pool(
 
     Returns:
         ``[N, C * B]`` (``[C * B]`` for a 3-D input), where B is the number of bins over all levels: level after level,
-        within a level channel by channel, within a channel the bins row by row. `split_levels` takes it apart. With
-        ``return_indices`` also an int64 tensor of the same shape, ``row * W + column`` of each maximum in its plane.
+        within a level channel by channel, within a channel the bins row by row. `split_levels` takes it apart. Of a
+        list, a row for every image of every map, in order. With ``return_indices`` also an int64 tensor of the same
+        shape, ``row * W + column`` of each maximum in its plane, which has the W of its own map, padding included.
 
         Of equal values the first in row-major order is the maximum. A NaN in a bin is its maximum, as in torch.
 
     Raises:
-        TypeError: ``input`` is not a floating-point tensor, or ``levels`` not a sequence of levels.
-        ValueError: ``input`` has another rank or no rows or columns, a level is not positive, or ``out`` does not fit,
-            overlaps ``input`` or itself in memory, or comes with ``return_indices``.
+        TypeError: ``input`` is not a floating-point tensor or a list of them, ``levels`` not a sequence of levels, or
+            ``sizes`` not a tensor of integers.
+        ValueError: ``input`` has another rank or no rows or columns, a level is not positive, maps of a list do not fit
+            together, ``sizes`` do not fit ``input`` or come with a list, or ``out`` does not fit, overlaps ``input`` or
+            itself in memory, or comes with ``return_indices``.
+        NotImplementedError: a map of a list is a DTensor, or any tensor where ``out`` is given.
         RuntimeError: a derivative is asked for beside ``out``.
         NotImplementedError: a tensor is nested, sparse or mkldnn.
 
@@ -70,12 +95,23 @@ def spatial_pyramid_pool(
 
         >>> spp_ext.spatial_pyramid_pool(torch.randn(2, 256, 13, 17)).shape      # 50 bins
         torch.Size([2, 12800])
+        >>> spp_ext.spatial_pyramid_pool([torch.randn(256, 13, 17), torch.randn(256, 38, 50)]).shape
+        torch.Size([2, 12800])
+        >>> sizes = torch.tensor([[13, 17], [9, 11]])
+        >>> spp_ext.spatial_pyramid_pool(torch.randn(2, 256, 13, 17), sizes=sizes).shape
+        torch.Size([2, 12800])
     """
     op = "spp_ext.spatial_pyramid_pool"
     if type(input) is not Tensor or input.dtype not in DTYPES:  # spares most calls a function
         if stands_in(input):
-            return recorded_call(spatial_pyramid_pool, input, levels, return_indices=return_indices, out=out)
-        _checks.check_tensor(op, input)
+            return recorded_call(
+                spatial_pyramid_pool, input, levels, sizes=sizes, return_indices=return_indices, out=out
+            )
+        if isinstance(input, (list, tuple)):
+            return _pool_images(op, input, levels, sizes, return_indices, out)
+        input = _checked_map(op, input)
+    if sizes is not None:
+        return _pool_images(op, input, levels, sizes, return_indices, out)
     if input.dim() != 4:
         if input.dim() != 3:
             raise ValueError(
@@ -98,6 +134,51 @@ def spatial_pyramid_pool(
         return output
     assert argmax is not None
     return output, argmax.long()
+
+
+def _pool_images(
+    op: str, input: Any, levels: Sequence[Level], sizes: Any, return_indices: bool, out: Tensor | None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Images of any size: a list of maps, or a batch of which ``sizes`` are valid."""
+    rows: tuple[Tensor, Tensor | None]
+    if isinstance(input, (list, tuple)):
+        if sizes is not None:
+            raise ValueError(f"{op}: expected sizes only with one batch [N, C, H, W], got them with a list of maps")
+        maps, rows = images_of_maps(_parse_list(op, input))
+        request = request_of_images(op, levels, len(maps))
+    else:
+        if input.dim() != 4:
+            raise ValueError(
+                f"{op}: expected input of shape [N, C, H, W] where sizes are given, got {list(input.shape)}"
+            )
+        maps, rows = (input,), (parts_of_images(op, sizes, input), None)
+        request = request_of_images(op, levels)
+    if out is not None and return_indices:
+        raise indices_beside_out(op)
+    output, argmax = pool_as(op, maps, rows, request, return_indices, out)
+    if not return_indices:
+        return output
+    assert argmax is not None
+    return output, argmax.long()
+
+
+def _parse_list(op: str, input: Sequence[Any]) -> tuple[Tensor, ...]:
+    """The maps of a list, each ``[N, C, H, W]``."""
+    if not input:
+        raise ValueError(f"{op}: expected at least one map in input, got none")
+    for m, map in enumerate(input):
+        name = f"input[{m}]"
+        _checks.check_tensor(op, map, name)
+        if map.dim() not in (3, 4):
+            raise ValueError(f"{op}: expected {name} of shape [N, C, H, W] or [C, H, W], got {list(map.shape)}")
+        for what, first, its in (
+            ("number of channels", input[0].shape[-3], map.shape[-3]),
+            ("dtype", input[0].dtype, map.dtype),
+            ("device", input[0].device, map.device),
+        ):
+            if its != first:
+                raise ValueError(f"{op}: expected maps of one {what}, got {first} of input[0] and {its} of {name}")
+    return tuple([map if map.dim() == 4 else map.unsqueeze(0) for map in input])
 
 
 @overload
@@ -173,7 +254,8 @@ def roi_spatial_pyramid_pool(
             covers the box. The README has a picture of the three.
         return_indices: also return where each maximum lies.
         validate: on CUDA, whether to check the contents of ``boxes``, which waits for the device; without it a bad row
-            pools to NaN. Default: the environment variable SPP_EXT_VALIDATE. On the CPU boxes are always checked.
+            pools to NaN. On the CPU boxes are always checked. On both, whether to warn if no box reaches its map, as
+            where ``spatial_scale`` was forgotten. Default: the environment variable SPP_EXT_VALIDATE.
         map_indices: with several maps, which one each region is pooled from: integers ``[K]`` in ``[0, M)``, or where
             ``boxes`` is a list a list of N tensors ``[L]``. Checked as boxes are.
         out: the tensor to write into and return, as in `spatial_pyramid_pool`.
@@ -221,7 +303,7 @@ def roi_spatial_pyramid_pool(
     else:
         several, maps = _parse_maps(op, input)
     rois = as_rois(op, boxes, maps[0])
-    validate = not maps[0].is_cpu and _checks.validates_by_default() if validate is None else bool(validate)
+    validate = _checks.validates_by_default() if validate is None else bool(validate)
     rows: tuple[Tensor, Tensor | None]
     if several:
         rows = (rois, as_map_indices(op, map_indices, boxes, rois))
@@ -238,8 +320,12 @@ def roi_spatial_pyramid_pool(
             check_apart(op, out, "boxes", boxes)
         if map_indices is not None:
             check_apart(op, out, "map_indices", map_indices)
-        return pool_into(out, maps, rows, request)
-    output, argmax = pool(maps, rows, request, return_indices)
+        output, argmax = pool_into(out, maps, rows, request), None
+    else:
+        output, argmax = pool(maps, rows, request, return_indices)
+    if validate:
+        scales = request.arguments[1]
+        warn_if_all_miss(op, maps, rois, rows[1], scales if several else [scales])
     if not return_indices:
         return output
     assert argmax is not None
@@ -249,7 +335,7 @@ def roi_spatial_pyramid_pool(
 def _parse_maps(op: str, input: Any) -> tuple[bool, tuple[Tensor, ...]]:
     """Whether there may be several maps, and the maps."""
     several = isinstance(input, (list, tuple))
-    maps = tuple(input) if several else (input,)
+    maps = tuple(input) if several else (_checked_map(op, input),)
     if not maps:
         raise ValueError(f"{op}: expected at least one map in input, got none")
     for m, map in enumerate(maps):
@@ -260,3 +346,11 @@ def _parse_maps(op: str, input: Any) -> tuple[bool, tuple[Tensor, ...]]:
         if map.dim() != 4:
             raise ValueError(f"{op}: expected {name} of shape [N, C, H, W], got {_checks.shape_shown(map.shape)}")
     return several, maps
+
+
+def _checked_map(op: str, input: Any) -> Tensor:
+    if isinstance(input, Mapping):
+        got = type(input).__name__
+        raise TypeError(f"{op}: expected input to be a Tensor or a list such as list(input.values()), got {got}")
+    _checks.check_tensor(op, input)
+    return input

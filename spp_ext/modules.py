@@ -35,6 +35,8 @@ class _OfLevels(ReusesOutput, nn.Module):
 class SpatialPyramidPool(_OfLevels):
     """`spatial_pyramid_pool` with fixed levels: ``[N, C, H, W]`` to ``[N, C * bins]``, whatever H and W.
 
+    Also of a list of maps that differ in size, or of padded images with their ``sizes``.
+
     Args:
         levels: one item per level, ``n``, ``(rows, cols)`` or a `Bins`.
         reuse_output: in inference, where nothing requires grad, write each result into the memory of the last, as long
@@ -51,10 +53,12 @@ class SpatialPyramidPool(_OfLevels):
     def __init__(self, levels: Sequence[Level] = (1, 2, 3, 6), *, reuse_output: bool = False) -> None:
         super().__init__(levels, reuse_output)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Pools ``[N, C, H, W]`` or ``[C, H, W]``."""
-        pool = partial(spatial_pyramid_pool, input, self.levels)
-        return self._reuse(pool, input, lambda map: (map.shape[:-2], self.levels)) if self.reuse_output else pool()
+    def forward(self, input: Tensor | Sequence[Tensor], sizes: Tensor | None = None) -> Tensor:
+        """Pools ``[N, C, H, W]`` or ``[C, H, W]``, the part of it that ``sizes`` say, or a list of maps."""
+        pool = partial(spatial_pyramid_pool, input, self.levels, sizes=sizes)
+        if not self.reuse_output:
+            return pool()
+        return self._reuse(pool, input, lambda _: ([shape[:-2] for shape in shapes_of(input)], self.levels))
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"levels={self.levels}{self._shown()}"

@@ -243,34 +243,78 @@ def pool_maps(
     return pool_rows([maps], [0] * images, range(images), [(0, height, 0, width)] * images, levels)
 
 
+def pool_parts(
+    maps: np.ndarray,  # [N, C, H, W]
+    sizes: Sequence[tuple[int, int]],  # the valid rows and columns of each image
+    levels: Sequence[ParsedLevel],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Crops every image and pools it as a whole map: values and argmax, in the plane before the cut, ``[N, C * B]``."""
+    width = maps.shape[3]
+    values, argmax = pool_maps(maps[:0], levels)
+    for n, (rows, cols) in enumerate(sizes):
+        part, cells = pool_maps(maps[n : n + 1, :, :rows, :cols], levels)
+        values, argmax = np.concatenate([values, part]), np.concatenate([argmax, cells // cols * width + cells % cols])
+    return values, argmax
+
+
 @overload
 def spatial_pyramid_pool(
-    input: ArrayT, levels: Sequence[Level] = ..., *, return_indices: Literal[False] = ...
+    input: ArrayT | Sequence[ArrayT],
+    levels: Sequence[Level] = ...,
+    *,
+    sizes: Array | None = ...,
+    return_indices: Literal[False] = ...,
 ) -> ArrayT: ...
 @overload
 def spatial_pyramid_pool(
-    input: ArrayT, levels: Sequence[Level] = ..., *, return_indices: Literal[True]
+    input: ArrayT | Sequence[ArrayT],
+    levels: Sequence[Level] = ...,
+    *,
+    sizes: Array | None = ...,
+    return_indices: Literal[True],
 ) -> tuple[ArrayT, ArrayT]: ...
 @overload
 def spatial_pyramid_pool(
-    input: ArrayT, levels: Sequence[Level] = ..., *, return_indices: bool
+    input: ArrayT | Sequence[ArrayT],
+    levels: Sequence[Level] = ...,
+    *,
+    sizes: Array | None = ...,
+    return_indices: bool,
 ) -> ArrayT | tuple[ArrayT, ArrayT]: ...
 def spatial_pyramid_pool(
-    input: ArrayT, levels: Sequence[Level] = (1, 2, 3, 6), *, return_indices: bool = False
+    input: ArrayT | Sequence[ArrayT],
+    levels: Sequence[Level] = (1, 2, 3, 6),
+    *,
+    sizes: Array | None = None,
+    return_indices: bool = False,
 ) -> ArrayT | tuple[ArrayT, ArrayT]:
     """Pools whole maps: ``torch.cat([F.adaptive_max_pool2d(x, l).flatten(1) for l in levels], 1)``.
 
     Args:
-        input: ``[N, C, H, W]`` or ``[C, H, W]``, a torch tensor or a NumPy array of floats.
+        input: ``[N, C, H, W]`` or ``[C, H, W]``, a torch tensor or a NumPy array of floats; or several of them, which
+            are pooled one after another.
         levels: each is ``n`` for an n x n grid, ``(rows, cols)``, or a `Bins`.
+        sizes: the rows and columns ``[N, 2]`` of each image of ``[N, C, H, W]`` that are valid; the rest is cut off.
         return_indices: whether to return the argmax too.
 
     Returns:
-        ``[N, C * B]`` or ``[C * B]``, of the input's kind and dtype; with the argmax (int64) if asked for.
+        ``[N, C * B]`` or ``[C * B]``, of the input's kind and dtype; with the argmax (int64) if asked for. Of several
+        maps, the rows of all.
     """
     op = "spp_ext.reference.spatial_pyramid_pool"
-    pooled = pool_maps(_images(op, input), parse_levels(op, levels))
-    return _results(pooled, [*input.shape[:-3], pooled[0].shape[1]], input, return_indices)
+    parsed = parse_levels(op, levels)
+    inputs = input if isinstance(input, Sequence) else [input]
+    if sizes is None:
+        pooled = [pool_maps(_images(op, x), parsed) for x in inputs]
+    else:
+        (maps,) = (_maps(op, "input", x) for x in inputs)
+        cuts = [(int(rows), int(cols)) for rows, cols in _to_numpy(sizes)]
+        if len(cuts) != len(maps) or not all(1 <= h <= maps.shape[2] and 1 <= w <= maps.shape[3] for h, w in cuts):
+            raise ValueError(f"{op}: expected sizes [N, 2] from 1 to the rows and columns of the map, got {cuts}")
+        pooled = [pool_parts(maps, cuts, parsed)]
+    values, argmax = (np.concatenate(parts) for parts in zip(*pooled, strict=True))
+    is_one_image = not isinstance(input, Sequence) and input.ndim == 3
+    return _results((values, argmax), values.shape[1:] if is_one_image else values.shape, inputs[0], return_indices)
 
 
 @overload

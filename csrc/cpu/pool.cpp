@@ -77,38 +77,47 @@ class MergeList {
   std::vector<std::int64_t> parts_;
 };
 
-// Runs `kernel` on all channels of all images, `per_unit` channels at a time.
-template <class Job>
-void run_channel_units(const UnitKernel<Job, ChannelUnit>& kernel, const Job& job,
-                       const FeatureMap& input, std::int64_t per_unit, const Executor& executor) {
+// Number `unit` of the units that have `per_unit` channels of one image each.
+ChannelUnit channel_unit(const FeatureMap& input, std::int64_t per_unit, std::int64_t unit) {
   const std::int64_t units_per_image = divide_up(input.channels, per_unit);
-  run_units(input.batch * units_per_image, kernel.scratch_bytes(job), executor,
-            [&](std::int64_t unit, void* scratch) {
-              const std::int64_t first = unit % units_per_image * per_unit;
-              const std::int64_t channels = std::min(per_unit, input.channels - first);
-              kernel.pool(job, {unit / units_per_image, first, channels}, scratch);
-            });
+  const std::int64_t first = unit % units_per_image * per_unit;
+  return {unit / units_per_image, first, std::min(per_unit, input.channels - first)};
 }
 
-void pool_contiguous(const MapJob& job, const Executor& executor) {
-  const FeatureMap& input = job.params.input;
-  const std::int64_t planes = input.batch * input.channels;
-  const std::int64_t per_unit =
-      std::clamp<std::int64_t>(divide_up(planes, executor.threads), 1, lanes(input.dtype));
-  run_units(divide_up(planes, per_unit), kernels().planes.scratch_bytes(job), executor,
-            [&](std::int64_t unit, void* scratch) {
-              const std::int64_t first = unit * per_unit;
-              kernels().planes.pool(job, {first, std::min(per_unit, planes - first)}, scratch);
-            });
-}
+// How a map is cut into units, where `images` images of its kind are pooled in one call.
+struct MapCut {
+  const FeatureMap& map;
+  std::int64_t per_unit;  // planes, or channels of one image
 
-void pool_channels_last(const MapJob& job, const Executor& executor) {
-  const FeatureMap& input = job.params.input;
-  // Long runs of channels read best, but every thread should have some.
-  const std::int64_t wide = tuning::kChannelVectors * lanes(input.dtype);
-  const bool enough = input.batch * divide_up(input.channels, wide) >= executor.threads;
-  run_channel_units(kernels().channels, job, input, enough ? wide : lanes(input.dtype), executor);
-}
+  MapCut(const FeatureMap& map, std::int64_t images, std::int64_t threads) : map(map) {
+    const std::int64_t vector = lanes(map.dtype);
+    if (is_contiguous()) {
+      per_unit = std::clamp<std::int64_t>(divide_up(images * map.channels, threads), 1, vector);
+    } else {
+      // Long runs of channels read best, but every thread should have some.
+      const std::int64_t wide = tuning::kChannelVectors * vector;
+      per_unit = images * divide_up(map.channels, wide) >= threads ? wide : vector;
+    }
+  }
+
+  bool is_contiguous() const { return map.layout == Layout::kContiguous; }
+  std::int64_t units() const {
+    if (is_contiguous()) return divide_up(map.batch * map.channels, per_unit);
+    return map.batch * divide_up(map.channels, per_unit);
+  }
+  std::size_t scratch_bytes(const MapJob& job) const {
+    return is_contiguous() ? kernels().planes.scratch_bytes(job)
+                           : kernels().channels.scratch_bytes(job);
+  }
+  void pool(const MapJob& job, std::int64_t unit, void* scratch) const {
+    if (is_contiguous()) {
+      const std::int64_t first = unit * per_unit;
+      const std::int64_t planes = std::min(per_unit, map.batch * map.channels - first);
+      return kernels().planes.pool(job, {first, planes}, scratch);
+    }
+    kernels().channels.pool(job, channel_unit(map, per_unit, unit), scratch);
+  }
+};
 
 // The spans of every row that has a group, each on its own map: [K, pyramid.spans].
 std::vector<Span> spans_of_rows(const RegionPoolParams& params,
@@ -128,6 +137,51 @@ std::vector<Span> spans_of_rows(const RegionPoolParams& params,
     }
   });
   return spans;
+}
+
+// Whether a group is one region whose bins all have cells, as an image in a list of images is. It is
+// pooled straight from its map, as a whole map is but with spans of its own: a slab pays only where
+// several regions share it.
+bool is_alone(const RegionJob& job, const GroupedRows& grouped, std::int64_t group) {
+  const std::int64_t begin = grouped.begin[group];
+  if (grouped.begin[group + 1] - begin != 1) return false;
+  const Span* const spans = job.spans + job.rows[begin] * job.params.pyramid.spans;
+  return std::none_of(spans, spans + job.params.pyramid.spans,
+                      [](const Span& span) { return span.begin == span.end; });
+}
+
+// Pools the regions that are alone.
+void pool_alone(const RegionJob& job, const GroupedRows& grouped, const Executor& executor) {
+  const RegionPoolParams& params = job.params;
+  const std::int64_t batch = params.maps[0].batch, size = size_of(params.maps[0].dtype);
+  std::vector<MapJob> images;
+  for (std::int64_t g = 0; g < params.regions.num_maps * batch; ++g) {
+    if (!is_alone(job, grouped, g)) continue;
+    const std::int64_t row = job.rows[grouped.begin[g]];
+    FeatureMap image = params.maps[g / batch];
+    image.batch = 1;
+    image.data = static_cast<const char*>(image.data) + g % batch * image.elements() * size;
+    const std::int64_t at = row * image.channels * params.pyramid.bins;
+    images.push_back({{image, params.pyramid, static_cast<char*>(params.output) + at * size,
+                       params.argmax == nullptr ? nullptr : params.argmax + at},
+                      job.merges,
+                      job.spans + row * params.pyramid.spans});
+  }
+  const auto count = static_cast<std::int64_t>(images.size());
+  std::vector<std::int64_t> end_unit;  // of the units of images up to each
+  std::size_t scratch_bytes = 0;
+  for (const MapJob& image : images) {
+    const MapCut cut(image.params.input, count, executor.threads);
+    end_unit.push_back((end_unit.empty() ? 0 : end_unit.back()) + cut.units());
+    scratch_bytes = std::max(scratch_bytes, cut.scratch_bytes(image));
+  }
+  run_units(images.empty() ? 0 : end_unit.back(), scratch_bytes, executor,
+            [&](std::int64_t unit, void* scratch) {
+              const auto k =
+                  std::upper_bound(end_unit.begin(), end_unit.end(), unit) - end_unit.begin();
+              const MapCut cut(images[k].params.input, count, executor.threads);
+              cut.pool(images[k], unit - (k == 0 ? 0 : end_unit[k - 1]), scratch);
+            });
 }
 
 // Rows [begin, end) of the map that the base bins of regions rows[first_row] up to rows[end_row]
@@ -161,15 +215,15 @@ bool pays_squares(const RegionJob& job, const RegionUnit& unit, std::int64_t sla
          tuning::kSquareSides * slab * kernels().vector_bytes <= tuning::kSquareBytes;
 }
 
-// One unit for every image of a map that has regions, with all of its regions. Its `channels` are
-// those that a unit cut from it shall have at most.
+// One unit for every image of a map that has regions, with all of its regions, but none for those
+// that are alone. Its `channels` are those that a unit cut from it shall have at most.
 std::vector<RegionUnit> plan_images(const RegionJob& job, const GroupedRows& grouped,
                                     std::int64_t threads) {
   const FeatureMap& first = job.params.maps[0];  // alike to all maps in N, C and dtype
   std::vector<RegionUnit> images;
   for (std::int64_t g = 0; g < job.params.regions.num_maps * first.batch; ++g) {
     const std::int64_t begin = grouped.begin[g], end = grouped.begin[g + 1];
-    if (begin == end) continue;
+    if (begin == end || is_alone(job, grouped, g)) continue;
     images.push_back({g / first.batch,
                       {g % first.batch, 0, lanes(first.dtype)},
                       begin,
@@ -202,6 +256,7 @@ std::vector<RegionUnit> plan_units(RegionJob& job, const std::vector<RegionUnit>
   std::int64_t channel_units = 0;
   for (const RegionUnit& image : images)
     channel_units += divide_up(channels, image.planes.channels);
+  if (channel_units == 0) return {};
   // Regions are split no further than the threads need, and than is worth another copy of the slab.
   const std::int64_t parts =
       threads == 1 ? 1 : divide_up(threads * tuning::kUnitsPerThread, channel_units);
@@ -242,11 +297,9 @@ void pool_map(const MapPoolParams& params, const Executor& executor) {
   const MapJob job{params, merges.view(), spans.data()};
   advise_huge_pages_for(params.output, params.argmax, input.dtype,
                         input.batch * input.channels * params.pyramid.bins);
-  if (input.layout == Layout::kContiguous) {
-    pool_contiguous(job, executor);
-  } else {
-    pool_channels_last(job, executor);
-  }
+  const MapCut cut(job.params.input, input.batch, executor.threads);
+  run_units(cut.units(), cut.scratch_bytes(job), executor,
+            [&](std::int64_t unit, void* scratch) { cut.pool(job, unit, scratch); });
 }
 
 void pool_regions(const RegionPoolParams& params, const Executor& executor) {
@@ -262,6 +315,7 @@ void pool_regions(const RegionPoolParams& params, const Executor& executor) {
       plan_units(job, plan_images(job, grouped, executor.threads), executor.threads);
 
   advise_huge_pages_for(params.output, params.argmax, first.dtype, elements);
+  pool_alone(job, grouped, executor);
   run_units(
       static_cast<std::int64_t>(units.size()), kernels().regions.scratch_bytes(job), executor,
       [&](std::int64_t unit, void* scratch) { kernels().regions.pool(job, units[unit], scratch); });
@@ -278,7 +332,11 @@ void pool_stride1(const Stride1Params& params, const Executor& executor) {
       input.cells() * tuning::kStride1Vectors * kernels().vector_bytes <= tuning::kSlabBytes &&
       input.batch * divide_up(input.channels, wide) >= executor.threads;
   const Stride1Job job{params, is_wide, elements * size_of(input.dtype) > tuning::kCachedBytes};
-  run_channel_units(kernels().stride1, job, input, is_wide ? wide : lanes(input.dtype), executor);
+  const std::int64_t per_unit = is_wide ? wide : lanes(input.dtype);
+  run_units(input.batch * divide_up(input.channels, per_unit), kernels().stride1.scratch_bytes(job),
+            executor, [&](std::int64_t unit, void* scratch) {
+              kernels().stride1.pool(job, channel_unit(input, per_unit, unit), scratch);
+            });
 }
 
 }  // namespace spp_ext::cpu

@@ -61,7 +61,7 @@ class Case(ABC):
             width = min(room // height, int(random.integers(1, 13 if random.random() < 0.7 else 65)))
             numbers = _numbers(random, (images, channels, height, width), self.values, dtype)
             self.inputs.append(_laid_out(numbers, layout))
-        if self.takes_one_image and images == 1 and random.random() < 0.3:
+        if self.takes_one_image and images == count == 1 and random.random() < 0.3:
             self.inputs = [self.inputs[0][0]]
         self.arguments = self.draw_arguments(random)  # the reference takes them by the same names
         self.grad_seed = int(random.integers(2**31))
@@ -76,14 +76,16 @@ class Case(ABC):
 
     def pool(self, module: ModuleType, inputs: Sequence[Tensor], **options: Any) -> Any:
         """Calls the op of ``module``: its own, or `spp_ext.reference`."""
-        input = list(inputs) if "map_indices" in self.arguments else inputs[0]
+        input = list(inputs) if len(inputs) > 1 or "map_indices" in self.arguments else inputs[0]
         return getattr(module, self.op)(input, **self.arguments, **options)
 
     def gradients(self, grad_output: Tensor, argmax: Tensor) -> list[Tensor]:
         """The reference's gradient of each map."""
         if self.inputs[0].dim() == 3:
             grad_output, argmax = grad_output[None], argmax[None]
-        images, map_of_row = list(range(len(argmax))), torch.zeros(len(argmax), dtype=torch.int64)
+        count = len(self.inputs)
+        images = list(range(len(argmax) // count)) * count
+        map_of_row = torch.arange(count).repeat_interleave(len(argmax) // count)
         if "boxes" in self.arguments:
             images, _ = reference.split_boxes("selftest", self.arguments["boxes"], self.inputs[0].shape[0])
         if "map_indices" in self.arguments:
@@ -111,13 +113,18 @@ class Case(ABC):
 
 
 class SpatialPyramidPool(Case):
-    """Whole maps."""
+    """Whole maps, one or several, or the part of each image that is valid."""
 
     op = "spatial_pyramid_pool"
     takes_one_image = True
+    most_maps = 4
 
     def draw_arguments(self, random: np.random.Generator) -> dict[str, Any]:  # noqa: D102
-        return {"levels": _levels(random)}
+        arguments: dict[str, Any] = {"levels": _levels(random)}
+        if len(self.inputs) == 1 and self.inputs[0].dim() == 4 and random.random() < 0.3:
+            images, _, height, width = self.inputs[0].shape
+            arguments["sizes"] = torch.from_numpy(random.integers(1, [height + 1, width + 1], (images, 2)))
+        return arguments
 
 
 class AdaptiveMaxPool2d(Case):

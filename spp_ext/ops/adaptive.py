@@ -9,15 +9,15 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
+from spp_ext._calls import pool_as
 from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, check_strided, shape_shown, shown, whole_number
 from spp_ext._reuse import ReusesOutput
 from spp_ext._torch import compositions
 from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
 from spp_ext._torch.choose_path import composes
-from spp_ext._torch.op_table import MAPS, Request
+from spp_ext._torch.op_table import IMAGES, MAPS, Request
 from spp_ext._torch.outs import check_out, indices_beside_out
 from spp_ext.levels import encoded_grid
-from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.adaptive_max_pool2d"
 _SIZES = "expected output_size to be an int or a pair of ints and None"
@@ -106,7 +106,7 @@ def _pool(input: Tensor, rows: int, cols: int, return_indices: bool) -> tuple[Te
     if rows == 0 or cols == 0:  # a grid without bins is no level, but torch allows it
         output = input.flatten(2)[..., :0].reshape(n, c, rows, cols)
         return output, output.long() if return_indices else None
-    output, argmax = pool_as(_OP, input, None, _request(rows, cols), return_indices)
+    output, argmax = pool_as(_OP, (input,), IMAGES, _request(rows, cols), return_indices)
     output = output.view(n, c, rows, cols)
     return output, argmax.view(n, c, rows, cols).long() if argmax is not None and return_indices else None
 
@@ -114,7 +114,7 @@ def _pool(input: Tensor, rows: int, cols: int, return_indices: bool) -> tuple[Te
 def _pool_into(out: Tensor, input: Tensor, rows: int, cols: int) -> None:
     if rows == 0 or cols == 0:
         return
-    pool_as(_OP, input, None, _request(rows, cols), out=out)
+    pool_as(_OP, (input,), IMAGES, _request(rows, cols), out=out)
 
 
 def _request(rows: int, cols: int) -> Request:

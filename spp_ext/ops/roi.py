@@ -9,13 +9,13 @@ from typing import SupportsFloat
 from torch import Tensor, nn
 
 from spp_ext import _checks
-from spp_ext._boxes import TORCHVISION, as_rois
+from spp_ext._boxes import TORCHVISION, as_rois, warn_if_all_miss
+from spp_ext._calls import pool_as
 from spp_ext._reuse import ReusesOutput, shapes_of
 from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
 from spp_ext._torch.op_table import REGIONS, Request
 from spp_ext._torch.outs import check_apart, check_out
 from spp_ext.levels import encoded_grid
-from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.roi_pool"
 _SIZE = f"expected output_size, an int or a pair, between 1 and {_checks.MAX_DIVISIONS}"
@@ -58,6 +58,9 @@ def roi_pool(
         IndexError: a batch index lies outside ``[0, N)``; the row and the value are named. On CUDA the contents of
             boxes are checked only if the environment variable SPP_EXT_VALIDATE is 1; else a bad row pools to NaN.
 
+    Warns:
+        UserWarning: SPP_EXT_VALIDATE is 1, and no box reaches the map.
+
     Example::
 
         >>> features = torch.randn(2, 256, 38, 50)
@@ -74,15 +77,16 @@ def roi_pool(
     scale = _checks.scale(_OP, spatial_scale)
     rows, cols = _checks.divisions(output_size, f"{_OP}: {_SIZE}")
     rois = as_rois(_OP, boxes, input)
-    validate = not input.is_cpu and _checks.validates_by_default()
+    validate = _checks.validates_by_default()
     request = Request(REGIONS, (encoded_grid(rows, cols), scale, TORCHVISION, validate), [rows * cols])
     if out is not None:
         if rois is not boxes:
             check_apart(_OP, out, "boxes", boxes)
         check_out(_OP, out, input, (*rois.shape[:1], input.shape[1], rows, cols))
-        return pool_as(_OP, input, rois, request, out=out)[0]
-    output, _ = pool_as(_OP, input, rois, request)
-    return output.view(output.shape[0], input.shape[1], rows, cols)
+    output, _ = pool_as(_OP, (input,), (rois, None), request, out=out)
+    if validate:
+        warn_if_all_miss(_OP, [input], rois, None, [scale])
+    return output if out is not None else output.view(output.shape[0], input.shape[1], rows, cols)
 
 
 class RoIPool(ReusesOutput, nn.Module):

@@ -9,12 +9,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from spp_ext._calls import pool_as
 from spp_ext._checks import DTYPES, MAX_DIVISIONS, check_tensor, items_of, shape_shown, shown, whole_number
 from spp_ext._requests import request_of_kernels
 from spp_ext._reuse import ReusesOutput
 from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
+from spp_ext._torch.op_table import IMAGES
 from spp_ext._torch.outs import check_out
-from spp_ext.ops._calls import pool_as
 
 _OP = "spp_ext.ops.multi_kernel_max_pool2d"
 
@@ -76,7 +77,7 @@ def _pool(input: Tensor, sizes: tuple[int, ...], cascade: bool, out: Tensor | No
     """The pooled ``[N, (1 + L) * C, H, W]``. The kernels take ascending sizes, so other orders are arranged here."""
     ascending = sizes if cascade else tuple(sorted(sizes))
     request = request_of_kernels(ascending, bool(cascade), input.shape[2] * input.shape[3])
-    output, _ = pool_as(_OP, input, None, request, out=out)
+    output, _ = pool_as(_OP, (input,), IMAGES, request, out=out)
     if sizes == ascending:
         return output
     block_of = {size: block for block, size in enumerate(ascending, 1)}

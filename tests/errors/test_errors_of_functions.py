@@ -1,6 +1,8 @@
 """Errors of the public functions, word for word."""
 
 import json
+from collections import OrderedDict
+from enum import Enum
 
 import numpy as np
 import pytest
@@ -24,11 +26,92 @@ import spp_ext
     ],
 )
 def test_what_is_no_map_is_refused(input, error, message):
+    if isinstance(input, list):  # of maps
+        message = message.replace("input", "input[0]")
     assert_refuses(error, f"{MAP}: {message}", lambda: spp_ext.spatial_pyramid_pool(input))
     assert_refuses(error, f"{MAP}: {message}", lambda: spp_ext.SpatialPyramidPool()(input))
-    if isinstance(input, list):  # of maps, where there may be several
-        message = message.replace("input", "input[0]")
     assert_refuses(error, f"{ROI}: {message}", lambda: spp_ext.roi_spatial_pyramid_pool(input, ROIS))
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_a_dict_of_maps_is_refused(kind):
+    got = f"expected input to be a Tensor or a list such as list(input.values()), got {kind.__name__}"
+    maps = kind({"0": X, "1": X})
+    assert_refuses(TypeError, f"{MAP}: {got}", lambda: spp_ext.spatial_pyramid_pool(maps))
+    assert_refuses(TypeError, f"{ROI}: {got}", lambda: spp_ext.roi_spatial_pyramid_pool(maps, ROIS))
+
+
+Y = torch.zeros(1, 3, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("input", "error", "message"),
+    [
+        ([], ValueError, "expected at least one map in input, got none"),
+        ((), ValueError, "expected at least one map in input, got none"),
+        ([X, None], TypeError, "expected input[1] to be a Tensor, got NoneType"),
+        ([X, Y.int()], TypeError, f"expected input[1] {DTYPES}, got torch.int32"),
+        ([X, Y[0, 0]], ValueError, "expected input[1] of shape [N, C, H, W] or [C, H, W], got [6, 7]"),
+        ([X[None], Y], ValueError, "expected input[0] of shape [N, C, H, W] or [C, H, W], got [1, 2, 3, 4, 5]"),
+        ([X, Y[0, :2]], ValueError, "expected maps of one number of channels, got 3 of input[0] and 2 of input[1]"),
+        ([X, X, Y[:, 1:]], ValueError, "expected maps of one number of channels, got 3 of input[0] and 2 of input[2]"),
+        (
+            [X, Y.double()],
+            ValueError,
+            "expected maps of one dtype, got torch.float32 of input[0] and torch.float64 of input[1]",
+        ),
+        ([X, Y.to("meta")], ValueError, "expected maps of one device, got cpu of input[0] and meta of input[1]"),
+        (
+            [X, torch.zeros(2, 3, 0, 7)],
+            ValueError,
+            "expected input[1] with at least one row and one column, got [2, 3, 0, 7]",
+        ),
+    ],
+)
+def test_a_list_of_maps_that_do_not_fit_is_refused(input, error, message):
+    assert_refuses(error, f"{MAP}: {message}", lambda: spp_ext.spatial_pyramid_pool(input))
+    assert_refuses(error, f"{MAP}: {message}", lambda: spp_ext.SpatialPyramidPool(reuse_output=True)(input))
+
+
+SHAPE = "expected sizes of shape [2, 2], the rows and columns of each image, got"
+RANGE = "expected sizes from [1, 1] to [4, 5], got"
+
+
+def sizes(*rows, dtype=torch.int64):
+    return torch.tensor(rows, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error", "message"),
+    [
+        ([(4, 5), (4, 5)], TypeError, "expected sizes to be a Tensor[N, 2], got list"),
+        (4, TypeError, "expected sizes to be a Tensor[N, 2], got int"),
+        (torch.ones(2, 2), TypeError, "expected sizes of an integer dtype, got torch.float32"),
+        (torch.ones(2, 2).bool(), TypeError, "expected sizes of an integer dtype, got torch.bool"),
+        (torch.ones(2, 2).cfloat(), TypeError, "expected sizes of an integer dtype, got torch.complex64"),
+        (sizes(1, 1), ValueError, f"{SHAPE} [2]"),
+        (sizes([1, 1]), ValueError, f"{SHAPE} [1, 2]"),
+        (sizes([1, 1, 1], [1, 1, 1]), ValueError, f"{SHAPE} [2, 3]"),
+        (sizes([1, 1], [1, 1]).to("meta"), ValueError, "expected input and sizes on one device, got two"),
+        (sizes([0, 1], [1, 1]), ValueError, f"{RANGE} [0, 1] in row 0"),
+        (sizes([4, 5], [4, 0]), ValueError, f"{RANGE} [4, 0] in row 1"),
+        (sizes([4, 5], [5, 5]), ValueError, f"{RANGE} [5, 5] in row 1"),
+        (sizes([4, 6], [0, 0]), ValueError, f"{RANGE} [4, 6] in row 0"),
+        (sizes([4, 5], [-1, 5]), ValueError, f"{RANGE} [-1, 5] in row 1"),
+        (sizes([2**63 - 1, 1], [1, 1]), ValueError, f"{RANGE} [{2**63 - 1}, 1] in row 0"),
+        (sizes([1, 2**64 - 1], [1, 1], dtype=torch.uint64), ValueError, f"{RANGE} [1, {2**64 - 1}] in row 0"),
+    ],
+)
+def test_what_are_no_sizes_is_refused(sizes, error, message):
+    assert_refuses(error, f"{MAP}: {message}", lambda: spp_ext.spatial_pyramid_pool(X, sizes=sizes))
+    assert_refuses(error, f"{MAP}: {message}", lambda: spp_ext.SpatialPyramidPool()(X, sizes))
+
+
+def test_sizes_are_for_one_batch():
+    message = f"{MAP}: expected sizes only with one batch [N, C, H, W], got them with a list of maps"
+    assert_refuses(ValueError, message, lambda: spp_ext.spatial_pyramid_pool([X], sizes=sizes([1, 1], [1, 1])))
+    message = f"{MAP}: expected input of shape [N, C, H, W] where sizes are given, got [3, 4, 5]"
+    assert_refuses(ValueError, message, lambda: spp_ext.spatial_pyramid_pool(X[0], sizes=sizes([1, 1])))
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (3, 4), (1, 2, 3, 4, 5)])
@@ -105,6 +188,33 @@ BOXES = "expected boxes to be a Tensor[K, 5] or a list of Tensor[L, 4], got"
 def test_what_are_no_boxes_is_refused(boxes, error, message):
     assert_refuses(error, f"{ROI}: {message}", lambda: spp_ext.roi_spatial_pyramid_pool(X, boxes))
     assert_refuses(error, f"{ROI}: {message}", lambda: spp_ext.RoISpatialPyramidPool()(X, boxes))
+
+
+class Format(Enum):
+    XYXY = "XYXY"
+    XYWH = "XYWH"
+    CXCYWHR = "CXCYWHR"
+
+
+class BoundingBoxes(torch.Tensor):
+    """What torchvision.tv_tensors.BoundingBoxes are to this package: tensors that know their format."""
+
+    def __new__(cls, boxes, format):
+        made = boxes.as_subclass(cls)
+        made.format = format
+        return made
+
+
+@pytest.mark.parametrize("format", [Format.XYWH, "XYWH"])
+def test_boxes_in_another_format_are_refused(format):
+    message = f"{ROI}: expected boxes in the format XYXY, got XYWH"
+    boxes = [BoundingBoxes(ROIS[:, 1:].clone(), format), ROIS[:, 1:]]
+    assert_refuses(ValueError, message, lambda: spp_ext.roi_spatial_pyramid_pool(X, boxes))
+    boxes[0].format = Format.XYXY
+    assert spp_ext.roi_spatial_pyramid_pool(X, boxes).shape == (2, 150)
+    rotated = BoundingBoxes(ROIS.clone(), Format.CXCYWHR)  # five numbers that are no rows of rois
+    message = f"{ROI}: expected boxes in the format XYXY, got CXCYWHR"
+    assert_refuses(ValueError, message, lambda: spp_ext.roi_spatial_pyramid_pool(X, rotated))
 
 
 @pytest.mark.parametrize(

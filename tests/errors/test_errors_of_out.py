@@ -83,7 +83,8 @@ def test_memory_of_the_map_is_refused(case):
     size = expected.numel()
     room = torch.zeros(elements + 2 * size)
     x = room[size : size + elements].view(SHAPE).copy_(X)
-    name = "one of the maps" if case is CASES["regions of several maps"] else "input"
+    several = case in (CASES["regions of several maps"], CASES["list of maps"])
+    name = "one of the maps" if several else "input"
     for begin in (1, size, elements // 2 + size - 1):  # the first cell, all, the last of the first image
         out = room[begin : begin + size].view(expected.shape)
         assert_refuses(ValueError, f"{case.op}: {apart(name)}", lambda out=out: case.call(x, out=out))

@@ -363,6 +363,25 @@ def test_a_graph_replays_on_new_inputs():
         assert_same(results, step())
 
 
+def test_images_of_any_size_equal_the_cpu_and_the_host_never_waits(monkeypatch):
+    maps = [make(shape) for shape in ((2, 64, 30, 40), (1, 64, 13, 50), (64, 9, 9))]
+    x, sizes = make((3, 64, 30, 40)), torch.tensor([[30, 40], [1, 7], [12, 39]])
+    there = sizes.cuda()
+    with refusing_to_wait():
+        listed = spp_ext.spatial_pyramid_pool(maps, LEVELS)
+        parts = spp_ext.spatial_pyramid_pool(x, LEVELS, sizes=there)
+    assert_same(listed.cpu(), spp_ext.spatial_pyramid_pool([x.cpu() for x in maps], LEVELS))
+    assert_same(parts.cpu(), spp_ext.spatial_pyramid_pool(x.cpu(), LEVELS, sizes=sizes))
+    graph, result = captured(lambda: spp_ext.spatial_pyramid_pool(x, LEVELS, sizes=there))
+    there[1, 0] = 31
+    graph.replay()
+    assert_same(result[::2], parts[::2])
+    assert result[1].isnan().all()
+    monkeypatch.setenv("SPP_EXT_VALIDATE", "1")
+    with pytest.raises(ValueError, match=r"expected sizes from \[1, 1\] to \[30, 40\], got \[31, 7\] in row 1"):
+        spp_ext.spatial_pyramid_pool(x, LEVELS, sizes=there)
+
+
 def test_a_graph_writes_into_out():
     """Nothing is allocated for a result that is contiguous, so the graph has no memory of its own."""
     x, whole = make((2, 64, 30, 40)), torch.zeros(2, 64 * 50, device="cuda")

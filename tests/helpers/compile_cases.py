@@ -47,6 +47,23 @@ def several(x, y, rois):
     return 2 * spp_ext.roi_spatial_pyramid_pool(maps, rois, LEVELS, (0.5, 0.25), **options)
 
 
+def images(x, y, _):
+    return 2 * spp_ext.spatial_pyramid_pool([x * 1, y * 1], LEVELS)
+
+
+def images_in_any_number(x, y, _):
+    return 2 * spp_ext.spatial_pyramid_pool([x * 1, y[0]], LEVELS)
+
+
+def parts(x, rois):
+    return 2 * spp_ext.spatial_pyramid_pool(x * 1, LEVELS, sizes=(1 + rois[: len(x), 1:3].abs().long()).clamp(max=6))
+
+
+def of_a_pyramid(x, rois):
+    maps = {"0": x, "1": x[:, :, ::2, ::2]}
+    return spp_ext.ops.MultiScaleRoIPool(["0", "1"], 2, canonical_scale=10)(maps, rois, [(40, 40)])
+
+
 def several_into(x, y, rois, out):
     map_indices = torch.arange(len(rois)) % 2
     return spp_ext.roi_spatial_pyramid_pool([x * 1, y * 1], rois, LEVELS, map_indices=map_indices, out=out)
@@ -114,6 +131,10 @@ def forward_cases():
     yield "indices", with_indices, one_map(), 1
     yield "lists of boxes", listed, map_and_lists(), 1
     yield "several maps", several, maps_and_rois(), 1
+    yield "list of maps", images, maps_and_rois(), 1
+    yield "list of maps of two numbers of images", images_in_any_number, maps_and_rois()[:1], 1
+    yield "sizes of images", parts, map_and_rois(), 1
+    yield "feature pyramid", of_a_pyramid, map_and_rois(), 1
     yield "grad of several maps", torch.func.grad(cubes(several), (0, 1)), maps_and_rois(), 1
     yield "vmap over boxes of several maps", torch.vmap(several, (None, None, 0)), boxes_in_batches(), 1
     yield "jvp of several maps", lambda x, y, r: torch.func.jvp(several, (x, y, r), (x, y, r))[1], maps_and_rois(), 3
@@ -206,6 +227,7 @@ def main():
         ("training on channels_last maps", maps, one_map(torch.channels_last)),
         ("training on regions", regions, map_and_rois()),
         ("training on several maps", several, maps_and_rois()),
+        ("training on a list of maps", images, maps_and_rois()),
     ):
         torch._dynamo.reset()
         COUNT = 0

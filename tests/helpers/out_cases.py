@@ -12,6 +12,7 @@ from spp_ext import ops
 SHAPE = (2, 3, 7, 6)
 OTHER = gaussian((2, 3, 5, 9), torch.float64, seed=1)
 ROIS = random_rois(5, 2, *SHAPE[2:])
+SIZES = torch.tensor([[7, 4], [3, 6]])
 MAP_INDICES = torch.tensor([0, 1, 1, 0, 1])
 LEVELS = (2, (1, 3), BINS)
 
@@ -27,8 +28,18 @@ def _several(x, **out):
     return spp_ext.roi_spatial_pyramid_pool(maps, ROIS, LEVELS, (1.0, 0.5), map_indices=MAP_INDICES, **out)
 
 
+def _listed(x, **out):
+    return spp_ext.spatial_pyramid_pool([x, OTHER.to(x.dtype)[0, : x.shape[1]]], LEVELS, **out)
+
+
 CASES = {
     "map": Case("spp_ext.spatial_pyramid_pool", lambda x, **out: spp_ext.spatial_pyramid_pool(x, LEVELS, **out), False),
+    "list of maps": Case("spp_ext.spatial_pyramid_pool", _listed, False),
+    "valid sizes": Case(
+        "spp_ext.spatial_pyramid_pool",
+        lambda x, **out: spp_ext.spatial_pyramid_pool(x, LEVELS, sizes=SIZES, **out),
+        False,
+    ),
     "one level": Case(
         "spp_ext.spatial_pyramid_pool", lambda x, **out: spp_ext.spatial_pyramid_pool(x, (3,), **out), False
     ),

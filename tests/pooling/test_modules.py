@@ -12,6 +12,7 @@ from support import (
     gaussian,
     random_rois,
 )
+from torch.utils._pytree import tree_map
 
 import spp_ext
 from spp_ext import ops
@@ -20,6 +21,16 @@ X = gaussian((2, 3, 7, 6), torch.float32)
 ROIS = random_rois(5, 2, 7, 6)
 REUSING = {  # the module, what it pools, and what gives a result of another shape
     "SpatialPyramidPool": (lambda **kw: spp_ext.SpatialPyramidPool((1, BINS), **kw), (X,), (X[:1],)),
+    "list of maps": (
+        lambda **kw: spp_ext.SpatialPyramidPool((1, 2), **kw),
+        ([X, X[..., :4]],),
+        ([X, X[:1, ..., :4]],),
+    ),
+    "valid sizes": (
+        lambda **kw: spp_ext.SpatialPyramidPool((1, 2), **kw),
+        (X, torch.tensor([[7, 2], [3, 6]])),
+        (X[:1], torch.tensor([[3, 6]])),
+    ),
     "RoISpatialPyramidPool": (lambda **kw: spp_ext.RoISpatialPyramidPool((1, 2), **kw), (X, ROIS), (X, ROIS[:4])),
     "several maps": (
         lambda **kw: spp_ext.RoISpatialPyramidPool((1, 2), (1.0, 0.5), **kw),
@@ -30,6 +41,11 @@ REUSING = {  # the module, what it pools, and what gives a result of another sha
         lambda **kw: ops.RoIPool(2, 0.5, **kw),
         (X, [ROIS[:2, 1:], ROIS[2:, 1:]]),
         (X, [ROIS[:1, 1:], ROIS[:0, 1:]]),
+    ),
+    "MultiScaleRoIPool": (
+        lambda **kw: ops.MultiScaleRoIPool(["0", "1"], 2, **kw),
+        ({"0": X, "1": X[..., ::2, ::2]}, [ROIS[:2, 1:], ROIS[2:, 1:]], [(14, 12)] * 2),
+        ({"0": X, "1": X[..., ::2, ::2]}, [ROIS[:1, 1:], ROIS[:0, 1:]], [(14, 12)] * 2),
     ),
     "AdaptiveMaxPool2d": (lambda **kw: ops.AdaptiveMaxPool2d((2, None), **kw), (X,), (X[..., :4],)),
     "AdaptiveMaxPool2d, channels_last": (
@@ -109,8 +125,7 @@ def test_a_map_of_another_size_or_dtype_makes_no_difference_but_where_it_must():
 
 def test_where_a_gradient_is_needed_nothing_is_reused(reusing):
     module, _, (maps, *rest), _ = reusing
-    maps = [x.clone().requires_grad_() for x in (maps if isinstance(maps, list) else [maps])]
-    given = maps if len(maps) > 1 else maps[0]
+    given = tree_map(lambda x: x.clone().requires_grad_(), maps)
     outputs = [module(given, *rest) for _ in range(2)]
     assert outputs[0] is not outputs[1]
     outputs[0].sum().backward()

@@ -107,6 +107,42 @@ def test_maps_equal_the_reference(x, levels):
     assert_same(gradient, reference.scatter(grad, indices, levels, x.shape))
 
 
+@examples(60)
+@given(st.data(), maps(), pyramids)
+def test_lists_of_maps_equal_the_reference(data, x, levels):
+    """The map beside others of any size, number of images and layout."""
+    maps = [x]
+    for _ in range(data.draw(st.integers(0, 3))):
+        shape = (data.draw(st.integers(0, 2)), x.shape[1], *data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7))))
+        other = make_map(data.draw(st.sampled_from(KINDS)), shape, x.dtype, data.draw(seeds))
+        maps.append(lay_out(other, data.draw(st.sampled_from(LAYOUTS))) if shape[0] != 1 else other[0])
+    leaves = [x.detach().requires_grad_() for x in maps]
+    values, indices = spp_ext.spatial_pyramid_pool(leaves, levels, return_indices=True)
+    expected = reference.spatial_pyramid_pool(maps, levels, return_indices=True)
+    assert_same([values.detach(), indices], expected)
+    assert_same(spp_ext.spatial_pyramid_pool(maps, levels), expected[0])
+    grad = gaussian(values.shape, x.dtype, 11)
+    counts = [len(x) if x.dim() == 4 else 1 for x in maps]
+    got = torch.autograd.grad(values, leaves, grad, allow_unused=True)
+    for x, its, its_grad, cells in zip(maps, got, grad.split(counts), indices.split(counts), strict=True):
+        shape = x.shape if x.dim() == 4 else (1, *x.shape)
+        wanted = reference.scatter(its_grad, cells, levels, shape).view(x.shape)
+        assert_same(torch.zeros_like(x) if its is None else its, wanted)
+
+
+@examples(60)
+@given(st.data(), maps(), pyramids)
+def test_parts_of_images_equal_the_reference(data, x, levels):
+    rows_and_cols = st.tuples(st.integers(1, x.shape[2]), st.integers(1, x.shape[3]))
+    drawn = data.draw(st.lists(rows_and_cols, min_size=len(x), max_size=len(x)))
+    sizes = torch.tensor(drawn, dtype=torch.int64).view(-1, 2)
+    values, indices, grad, gradient = pooled(
+        lambda x, **options: spp_ext.spatial_pyramid_pool(x, levels, sizes=sizes, **options), x
+    )
+    assert_same([values, indices], reference.spatial_pyramid_pool(x, levels, sizes=sizes, return_indices=True))
+    assert_same(gradient, reference.scatter(grad, indices, levels, x.shape))
+
+
 @examples(150)
 @given(maps(min_images=1), pyramids_of_grids)
 def test_grids_equal_torch(x, levels):

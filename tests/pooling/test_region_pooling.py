@@ -204,6 +204,15 @@ def test_many_regions(channels, layout, two_threads):
     check(x, random_rois(400, 3, 12, 14, seed=8, scale=1 / 16), (1, 3), 1 / 16, ["roi_pool"])
 
 
+@pytest.mark.parametrize("channels", [3, 70])
+def test_images_of_one_region_beside_an_image_of_many(channels, layout, two_threads):
+    """One region is pooled from its map, or if it has empty bins as many are: from a copy of what they touch."""
+    x = lay_out(make_map("one nan", (4, channels, 12, 14)), layout)
+    alone = torch.tensor([[0.0, 2, 3, 9, 11], [2, -8, -4, 5, 6], [3, 0, 0, 13, 11]])
+    many = random_rois(20, 1, 12, 14, seed=2) + torch.tensor([1.0, 0, 0, 0, 0])
+    check(x, torch.cat([alone[:2], many, alone[2:]]), (1, 2, 3), 1.0, ["roi_pool"])
+
+
 def test_regions_that_touch_a_few_rows_each(dtype, layout):
     boxes = [(0, y, 8, y + h) for y in range(0, 30, 7) for h in (0, 1, 5)]
     check(lay_out(make_map("one nan", (1, 3, 31, 9), dtype), layout), rois_of(*boxes), (2, 1), 1.0, ["roi_pool"])

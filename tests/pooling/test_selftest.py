@@ -64,6 +64,12 @@ def test_regions_are_drawn_in_every_form():
     assert any(len(set(case.layouts)) > 1 and len(set(case.arguments["spatial_scale"])) > 1 for case in several)
 
 
+def test_maps_are_drawn_in_every_form():
+    cases = [case for case in drawn(400) if type(case) is selftest.SpatialPyramidPool]
+    forms = {(len(case.inputs) > 1, case.inputs[0].dim(), "sizes" in case.arguments) for case in cases}
+    assert forms == {(False, 3, False), (False, 4, False), (False, 4, True), (True, 4, False)}
+
+
 def test_both_gradients_of_several_kernels_are_drawn():
     cases = [case for case in drawn(200) if type(case) is selftest.MultiKernelMaxPool2d]
     assert {case.arguments["cascade"] for case in cases} == {False, True}

@@ -54,17 +54,37 @@ class Scales(Regions):
         return self.head(self.pool(maps, rois, torch.arange(rois.shape[0]) % 2))
 
 
+class Images(Maps):
+    """A list of maps, of one number of images."""
+
+    def forward(self, x):
+        return self.head(self.pool([self.features(x), self.features(x.mT)]))
+
+
+class Parts(Maps):
+    """Of a padded batch."""
+
+    def forward(self, x, sizes):
+        return self.head(self.pool(self.features(x), sizes))
+
+
 def inputs(model, images, height, width, count):
     x, rois = torch.randn(images, 3, height, width), random_rois(count, images, height, width)
     if isinstance(model, Lists):
         # Copies: torch's own guards on views of larger tensors do not survive run_decompositions.
         return x[:2].clone(), rois[:-3, 1:].clone(), rois[-3 - images :, 1:].clone()
+    if isinstance(model, Parts):
+        sizes = torch.arange(2 * images).view(images, 2) % (min(height, width) - 2) + 1  # features are 2 smaller
+        return x, sizes
     return (x, rois) if isinstance(model, Regions) else (x,)
 
 
 def dynamic(model):
     images = {} if isinstance(model, Lists) else {0: ANY}
-    return ({**images, 2: ANY, 3: ANY}, *({0: ANY},) * {Maps: 0, Regions: 1, Scales: 1, Lists: 2}[type(model)])
+    return (
+        {**images, 2: ANY, 3: ANY},
+        *({0: ANY},) * {Maps: 0, Images: 0, Parts: 1, Regions: 1, Scales: 1, Lists: 2}[type(model)],
+    )
 
 
 def gradients(module, arguments, model):
@@ -74,7 +94,7 @@ def gradients(module, arguments, model):
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("kind", [Maps, Regions, Lists, Scales])
+@pytest.mark.parametrize("kind", [Maps, Images, Parts, Regions, Lists, Scales])
 def test_an_exported_program_takes_any_size_and_trains(kind, strict):
     torch.manual_seed(0)
     model = kind()
@@ -85,9 +105,8 @@ def test_an_exported_program_takes_any_size_and_trains(kind, strict):
     file.seek(0)
     program = torch.export.load(file)
     targets = [str(node.target) for node in program.graph.nodes]
-    op = {Maps: "spatial_pyramid_pool", Scales: "roi_spatial_pyramid_pool_of_maps"}.get(
-        kind, "roi_spatial_pyramid_pool"
-    )
+    several = "roi_spatial_pyramid_pool_of_maps"
+    op = {Maps: "spatial_pyramid_pool", Images: several, Scales: several}.get(kind, "roi_spatial_pyramid_pool")
     assert f"spp_ext.{op}.default" in targets  # and no argmax
     module = program.module()
     for images, height, width, count in ((2, 9, 8, 9), (5, 17, 12, 23), (3, 5, 30, 11)):
@@ -98,8 +117,36 @@ def test_an_exported_program_takes_any_size_and_trains(kind, strict):
     assert_same(decomposed.module()(*arguments).detach(), model(*arguments).detach())
 
 
+class ListOfMaps(torch.nn.Module):
+    def forward(self, maps):
+        return spp_ext.spatial_pyramid_pool(maps, LEVELS)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_list_of_maps_is_exported_with_a_size_for_each(strict):
+    def maps(*sizes):
+        return [torch.randn(4, *sizes[0]), torch.randn(1, 4, *sizes[1]), torch.randn(4, *sizes[2])]
+
+    dynamic = [
+        {len(shape): Dim(f"h{m}", max=500), len(shape) + 1: Dim(f"w{m}", max=500)}
+        for m, shape in enumerate(((4,), (1, 4), (4,)))
+    ]
+    program = torch.export.export(
+        ListOfMaps(), (maps((9, 8), (7, 6), (5, 4)),), dynamic_shapes=(dynamic,), strict=strict
+    )
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    module = torch.export.load(file).module()
+    for sizes in (((9, 8), (7, 6), (5, 4)), ((3, 30), (21, 2), (17, 11))):
+        leaves = [[x.requires_grad_() for x in maps(*sizes)]] * 2
+        outputs = [module(leaves[0]), ListOfMaps()(leaves[1])]
+        assert_same(*(output.detach() for output in outputs))
+        assert_same(*(torch.autograd.grad(o.sum(), x) for o, x in zip(outputs, leaves, strict=True)))
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("kind", [Maps, Regions, Scales])
+@pytest.mark.parametrize("kind", [Maps, Images, Parts, Regions, Scales])
 def test_a_package_compiled_ahead_of_time_runs_from_python(kind, tmp_path):
     torch.manual_seed(0)
     model = kind().eval()

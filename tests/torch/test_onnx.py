@@ -78,6 +78,16 @@ def maps(shape):
     yield -torch.rand(shape) - 1
 
 
+def test_parts_of_images_of_any_size():
+    def pool(x, sizes):
+        return spp_ext.spatial_pyramid_pool(x, (1, 2, BINS), sizes=sizes)
+
+    run = export(pool, (torch.randn(2, 3, 7, 9), torch.tensor([[7, 2], [4, 9]])), (MAP, {0: ANY}))
+    for x in maps((3, 3, 12, 8)):
+        sizes = torch.tensor([[12, 8], [1, 1], [5, 3]])
+        assert_same(run(x, sizes), pool(x, sizes))
+
+
 @pytest.mark.parametrize("levels", PYRAMIDS, ids=str)
 def test_maps_of_any_size(levels):
     def pool(x):

@@ -38,6 +38,9 @@ assert_type(spp_ext.spatial_pyramid_pool(x, (1, 2), return_indices=asked()), Ten
 vector = torch.empty(8 * 50)
 assert_type(spp_ext.spatial_pyramid_pool(x[0].detach(), out=vector), Tensor)
 values, indices = spp_ext.spatial_pyramid_pool(x, return_indices=True)
+assert_type(spp_ext.spatial_pyramid_pool([x, x[0, :, 1:]]), Tensor)
+sizes = torch.tensor([[13, 17], [9, 11]])
+assert_type(spp_ext.spatial_pyramid_pool(x, sizes=sizes, return_indices=True), tuple[Tensor, Tensor])
 assert_type((values, indices), tuple[Tensor, Tensor])
 
 assert_type(spp_ext.roi_spatial_pyramid_pool(x, boxes, levels, 1 / 16, convention=convention).shape, torch.Size)
@@ -67,6 +70,7 @@ mistakes: list[Callable[[], object]] = [
     lambda: spp_ext.spatial_pyramid_pol,  # type: ignore[attr-defined]
     lambda: spp_ext.spatial_pyramid_pool(x, "123"),  # type: ignore[arg-type]
     lambda: spp_ext.roi_spatial_pyramid_pool(x, boxes, convention="align"),  # type: ignore[call-overload]
+    lambda: spp_ext.spatial_pyramid_pool(x, sizes=[(13, 17)]),  # type: ignore[call-overload]
     lambda: spp_ext.spatial_pyramid_pool(x, return_indices=True).shape,  # type: ignore[attr-defined]
     lambda: spp_ext.spatial_pyramid_pool(x, return_indices=True, out=vector),  # type: ignore[call-overload]
     lambda: spp_ext.replace_pooling(ops.roi_pool),  # type: ignore[arg-type]
@@ -112,6 +116,8 @@ assert_type(
 assert_type(ops.roi_pool(x, boxes, 7, spatial_scale=np.float32(1 / 16)), Tensor)
 assert_type(ops.roi_pool(x, boxes, 7, spatial_scale=torch.tensor(1 / 16)), Tensor)
 assert_type(ops.RoIPool((7, 7), 1 / 16, reuse_output=True).forward(x, boxes), Tensor)
+pooler = ops.MultiScaleRoIPool(["0", "1"], 7, canonical_scale=112)
+assert_type(pooler.forward({"0": x, "1": x[:, :, ::2, ::2]}, [boxes[:1, 1:], boxes[1:, 1:]], [(208, 272)] * 2), Tensor)
 assert_type(ops.multi_kernel_max_pool2d(x, [3, 5], cascade=True), Tensor)
 assert_type(ops.SPP((3, 5), reuse_output=True).forward(x), Tensor)
 assert_type(ops.SPPF(3, repeats=2, reuse_output=True).forward(x), Tensor)
@@ -137,6 +143,8 @@ array = np.random.default_rng(0).standard_normal((1, 2, 5, 6))
 assert_type(reference.spatial_pyramid_pool(x[:, :1], (1, 2)), Tensor)
 assert_type(reference.spatial_pyramid_pool(x[:, :1], return_indices=True), tuple[Tensor, Tensor])
 assert_type(reference.spatial_pyramid_pool(array), np.ndarray)
+assert_type(reference.spatial_pyramid_pool([x[:, :1], x[0, :1]]), Tensor)
+assert_type(reference.spatial_pyramid_pool(x[:, :1], sizes=sizes, return_indices=True), tuple[Tensor, Tensor])
 pooled, argmax = reference.spatial_pyramid_pool(array, (1, 2), return_indices=True)
 assert_type((pooled, argmax), tuple[np.ndarray, np.ndarray])
 assert_type(reference.spatial_pyramid_pool(array, return_indices=asked()), np.ndarray | tuple[np.ndarray, np.ndarray])

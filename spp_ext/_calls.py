@@ -1,4 +1,4 @@
-"""What the drop-ins share: one way to ask for a pooling, so that errors name the op that the user called."""
+"""One way to ask for a pooling in the name of the public op that the user called, whichever registered op does it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from spp_ext._torch.op_table import Request
 
 def pool_as(
     name: str,  # of the public op, on whose behalf errors speak
-    input: Tensor,  # [N, C, H, W]
-    rois: Tensor | None,  # [K, 5]
+    maps: tuple[Tensor, ...],  # each [N, C, H, W]
+    rows: tuple[Tensor | None, Tensor | None],  # the fields of Rows
     request: Request,
     with_argmax: bool = False,
     out: Tensor | None = None,
@@ -20,8 +20,8 @@ def pool_as(
     """`pool`, or `pool_into`; what a kernel refuses is refused in the name of the public op."""
     try:
         if out is not None:
-            return pool_into(out, (input,), (rois, None), request), None
-        return pool((input,), (rois, None), request, with_argmax)
+            return pool_into(out, maps, rows, request), None
+        return pool(maps, rows, request, with_argmax)
     except Exception as error:
         spoken = spoken_by(error, request.op.spoken, name)
         if spoken is error:
