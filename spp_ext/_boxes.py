@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from spp_ext._checks import cut_short
+from spp_ext._checks import DTYPES, check_tensor, cut_short
+from spp_ext._torch.errors import raise_for_memory
 
 # How a box becomes a window. Their numbers, in this order, are those of RoiConvention in csrc/core/geometry.h; a test
 # compares them. TORCHVISION is for ops.roi_pool alone: it is roi_pool with bin edges in floating point.
@@ -48,8 +49,8 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
         input: the map ``[N, C, H, W]`` that is pooled.
     """
     if isinstance(boxes, Tensor):
-        if not boxes.is_floating_point():
-            raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {boxes.dtype}")
+        if boxes.dtype not in DTYPES:  # spares most calls a function
+            check_tensor(op, boxes, "boxes")
         return boxes
     if not isinstance(boxes, (list, tuple)) or not all(isinstance(image, Tensor) for image in boxes):
         raise TypeError(f"{op}: expected boxes to be a Tensor[K, 5] or a list of Tensor[L, 4], got {_describe(boxes)}")
@@ -59,11 +60,15 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
     for image in boxes:
         if image.dim() != 2 or image.shape[1] != 4:
             raise ValueError(f"{op}: expected boxes of shape [L, 4] for every image, got {list(image.shape)}")
-        if not image.is_floating_point():
-            raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {image.dtype}")
+        check_tensor(op, image, "boxes")
+        if image.device != input.device:
+            raise ValueError(f"{op}: expected input and boxes on one device, got two")
     if not boxes:
         return torch.zeros((0, 5), dtype=torch.float32, device=input.device)
-    return torch.cat([pad(widened(image), (1, 0), value=float(index)) for index, image in enumerate(boxes)])
+    try:
+        return torch.cat([pad(widened(image), (1, 0), value=float(index)) for index, image in enumerate(boxes)])
+    except RuntimeError as error:
+        raise_for_memory(op, "its boxes", error)
 
 
 def as_map_indices(
@@ -86,8 +91,15 @@ def as_map_indices(
     for image in parts:
         if image.is_floating_point() or image.is_complex() or image.dtype == torch.bool:
             raise TypeError(f"{op}: expected map_indices of an integer dtype, got {image.dtype}")
+        if image.device != rois.device:
+            raise ValueError(f"{op}: expected map_indices and boxes on one device, got two")
     # Copied, so that indices may change before the backward pass.
-    return torch.cat(parts).long() if parts else torch.zeros(0, dtype=torch.int64, device=rois.device)
+    if not parts:
+        return torch.zeros(0, dtype=torch.int64, device=rois.device)
+    try:
+        return torch.cat(parts).long()
+    except RuntimeError as error:
+        raise_for_memory(op, "its map_indices", error)
 
 
 def _describe(boxes: object) -> str:
