@@ -36,8 +36,9 @@ set(SPP_EXT_TORCH_TARGET 2.11)  # the oldest torch that the libraries run on; 0x
 # A library of operators. torch loads its own libraries privately, so ours must name libtorch_cpu to see its symbols. By
 # name only, with no search path: the one that is already loaded answers, whichever torch that is.
 function(spp_ext_add_ops name)
-  add_library(${name} MODULE ${ARGN})
-  target_compile_definitions(${name} PRIVATE TORCH_TARGET_VERSION=0x020b000000000000)
+  add_library(${name} MODULE csrc/torch/version.cpp ${ARGN})
+  target_compile_definitions(${name} PRIVATE TORCH_TARGET_VERSION=0x020b000000000000
+                             SPP_EXT_VERSION="${SPP_EXT_VERSION}")
   target_include_directories(${name} SYSTEM PRIVATE ${torch_dir}/include)
   target_link_libraries(${name} PRIVATE spp_ext_kernels ${CMAKE_DL_LIBS}
                         ${torch_dir}/lib/${CMAKE_SHARED_LIBRARY_PREFIX}torch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX})

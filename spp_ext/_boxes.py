@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from spp_ext._checks import can_look_into, check_strided, cut_short, shape_shown, shown
+from spp_ext._checks import DTYPES, can_look_into, check_tensor, cut_short, shape_shown, shown
+from spp_ext._torch.errors import raise_for_memory
 
 # How a box becomes a window. Their numbers, in this order, are those of RoiConvention in csrc/core/geometry.h; a test
 # compares them. TORCHVISION is for ops.roi_pool alone: it is roi_pool with bin edges in floating point.
@@ -49,31 +50,34 @@ def as_rois(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
         input: the map ``[N, C, H, W]`` that is pooled.
     """
     if isinstance(boxes, Tensor):
-        if type(boxes) is not Tensor or not boxes.is_floating_point():  # spares most calls a function
+        if type(boxes) is not Tensor or boxes.dtype not in DTYPES:  # spares most calls a function
             _check_boxes(op, boxes)
         return boxes
     if not isinstance(boxes, (list, tuple)) or not all(isinstance(image, Tensor) for image in boxes):
         raise TypeError(f"{op}: expected boxes to be a Tensor[K, 5] or a list of Tensor[L, 4], got {_describe(boxes)}")
     if not torch.jit.is_tracing():  # type: ignore[attr-defined]  # where sizes are tensors, and comparing them warns
-        _check_lists(op, boxes, input.shape[0])
+        _check_lists(op, boxes, input)
     if not boxes:
         return torch.zeros((0, 5), dtype=torch.float32, device=input.device)
-    return torch.cat([pad(widened(image), (1, 0), value=float(index)) for index, image in enumerate(boxes)])
+    try:
+        return torch.cat([pad(widened(image), (1, 0), value=float(index)) for index, image in enumerate(boxes)])
+    except RuntimeError as error:
+        raise_for_memory(op, "its boxes", error)
 
 
-def _check_lists(op: str, boxes: Sequence[Tensor], images: int) -> None:
-    if len(boxes) != images:
-        raise ValueError(f"{op}: expected one tensor of boxes for each of {images} images, got {len(boxes)}")
+def _check_lists(op: str, boxes: Sequence[Tensor], input: Tensor) -> None:
+    if len(boxes) != input.shape[0]:
+        raise ValueError(f"{op}: expected one tensor of boxes for each of {input.shape[0]} images, got {len(boxes)}")
     for image in boxes:
         _check_boxes(op, image)
         if image.dim() != 2 or image.shape[1] != 4:
             raise ValueError(f"{op}: expected boxes of shape [L, 4] for every image, got {shape_shown(image.shape)}")
+        if image.device != input.device:
+            raise ValueError(f"{op}: expected input and boxes on one device, got two")
 
 
 def _check_boxes(op: str, boxes: Tensor) -> None:
-    check_strided(op, boxes)
-    if not boxes.is_floating_point():
-        raise TypeError(f"{op}: expected boxes of a floating-point dtype, got {boxes.dtype}")
+    check_tensor(op, boxes, "boxes")
     if type(boxes) is not Tensor and (format := getattr(boxes, "format", None)) is not None:
         # Of torchvision.tv_tensors.BoundingBoxes, an enum whose members have these names.
         name = getattr(format, "name", format)
@@ -102,8 +106,15 @@ def as_map_indices(
     for image in parts:
         if image.is_floating_point() or image.is_complex() or image.dtype == torch.bool:
             raise TypeError(f"{op}: expected map_indices of an integer dtype, got {image.dtype}")
+        if image.device != rois.device:
+            raise ValueError(f"{op}: expected map_indices and boxes on one device, got two")
     # Copied, so that indices may change before the backward pass.
-    return torch.cat(parts).long() if parts else torch.zeros(0, dtype=torch.int64, device=rois.device)
+    if not parts:
+        return torch.zeros(0, dtype=torch.int64, device=rois.device)
+    try:
+        return torch.cat(parts).long()
+    except RuntimeError as error:
+        raise_for_memory(op, "its map_indices", error)
 
 
 def warn_if_all_miss(

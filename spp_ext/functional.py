@@ -15,6 +15,7 @@ from spp_ext._images import images_of_maps, parts_of_images, request_of_images
 from spp_ext._requests import request_of_maps, request_of_regions
 from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
 from spp_ext._torch.choose_path import pool, pool_into
+from spp_ext._torch.errors import as_indices
 from spp_ext._torch.op_table import IMAGES
 from spp_ext._torch.outs import check_apart, check_out, indices_beside_out
 from spp_ext.levels import Level
@@ -133,7 +134,7 @@ def spatial_pyramid_pool(
     if not return_indices:
         return output
     assert argmax is not None
-    return output, argmax.long()
+    return output, as_indices(op, argmax)
 
 
 def _pool_images(
@@ -329,7 +330,7 @@ def roi_spatial_pyramid_pool(
     if not return_indices:
         return output
     assert argmax is not None
-    return output, argmax.long()
+    return output, as_indices(op, argmax)
 
 
 def _parse_maps(op: str, input: Any) -> tuple[bool, tuple[Tensor, ...]]:

@@ -146,27 +146,40 @@ def encode_levels(levels: Sequence[ParsedLevel]) -> list[int]:
 def decode_levels(op: str, encoded: Sequence[int]) -> list[ParsedLevel]:
     """The levels that `encode_levels` made ``encoded`` of, with the sentences of the decoder in core/pyramid.h."""
     levels: list[ParsedLevel] = []
-    at = bins = 0
-    while at < len(encoded):
-        listed = max(-encoded[at], 0)
-        if listed > MAX_BINS:
-            raise ValueError(f"{op}: expected at most {MAX_BINS} bins over all levels")
-        size = 3 + 4 * listed if listed else 2
-        level = encoded[at : at + size]
-        at += size
-        if len(level) < size:
+    numbers, bins = iter(encoded), 0
+
+    def following() -> int:
+        number = next(numbers, None)
+        if number is None:
             raise ValueError(f"{op}: expected levels encoded as whole levels, got a truncated list")
-        rows, cols = level[1:3] if listed else level
-        for number in (rows, cols):
-            if not 0 < number <= MAX_DIVISIONS:
-                raise ValueError(f"{op}: expected level divisions from 1 to {MAX_DIVISIONS}, got {number}")
-        rectangles = [tuple(level[edge : edge + 4]) for edge in range(3, len(level), 4)]
-        if not all(0 <= top < bottom <= rows and 0 <= left < right <= cols for top, left, bottom, right in rectangles):
-            raise ValueError(f"{op}: expected bins with 0 <= top < bottom and 0 <= left < right inside their divisions")
-        levels.append(Bins(rectangles, (rows, cols)) if listed else Grid(rows, cols))
-        bins += levels[-1].bins
+        return number
+
+    def checked(number: int) -> int:
+        if not 0 < number <= MAX_DIVISIONS:
+            raise ValueError(f"{op}: expected level divisions from 1 to {MAX_DIVISIONS}, got {number}")
+        return number
+
+    def check_total(bins: int) -> None:
         if bins > MAX_BINS:
             raise ValueError(f"{op}: expected at most {MAX_BINS} bins over all levels")
+
+    for head in numbers:
+        if head >= 0:
+            levels.append(Grid(checked(head), checked(following())))
+        else:
+            check_total(-head)
+            rows, cols = checked(following()), checked(following())
+            rectangles = []
+            for _ in range(-head):
+                top, left, bottom, right = following(), following(), following(), following()
+                if not (0 <= top < bottom <= rows and 0 <= left < right <= cols):
+                    raise ValueError(
+                        f"{op}: expected bins with 0 <= top < bottom and 0 <= left < right inside their divisions"
+                    )
+                rectangles.append((top, left, bottom, right))
+            levels.append(Bins(rectangles, (rows, cols)))
+        bins += levels[-1].bins
+        check_total(bins)
     if not levels:
         raise ValueError(f"{op}: expected at least one level, got none")
     return levels

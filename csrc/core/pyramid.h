@@ -163,6 +163,7 @@ class Pyramid {
 
  private:
   static constexpr std::int64_t kMaxBins = kInt32Max;
+  static constexpr std::size_t kSourcesTried = 256;
 
   static std::invalid_argument too_many_bins() {
     return std::invalid_argument("expected at most " + std::to_string(kMaxBins) +
@@ -170,8 +171,9 @@ class Pyramid {
   }
 
   // Grids first, finest first, so that each finds the grids it can be merged from already placed;
-  // among those the coarsest, which takes the fewest merges. Listed bins come last: they are never
-  // a source.
+  // among those the nearest, which is the coarsest and takes the fewest merges. Listed bins come last: they
+  // are never a source. Of very many levels a level tries only some, so that a plan never takes
+  // longer than the pooling.
   void plan(bool derive) {
     order_.reserve(levels_.size());
     for (std::size_t i = 0; i < levels_.size(); ++i) order_.push_back(static_cast<std::int32_t>(i));
@@ -180,16 +182,18 @@ class Pyramid {
       if (x.is_grid() != y.is_grid()) return x.is_grid();
       return x.is_grid() && x.bins != y.bins ? x.bins > y.bins : a < b;
     });
-    for (std::size_t i = 0; i < order_.size(); ++i) {
-      Level& level = levels_[order_[i]];
-      for (std::size_t j = 0; derive && j < i; ++j) {
-        const Level& source = levels_[order_[j]];
-        if (source.is_grid() && source.row_divisions % level.row_divisions == 0 &&
-            source.col_divisions % level.col_divisions == 0 &&
-            (level.is_base() || source.bins <= levels_[level.source].bins)) {
-          level.source = order_[j];
+    std::size_t grids = 0;  // before this level
+    for (const std::int32_t i : order_) {
+      Level& level = levels_[i];
+      const std::size_t farthest = grids > kSourcesTried ? grids - kSourcesTried : 0;
+      for (std::size_t j = grids; derive && j > farthest && level.is_base(); --j) {
+        const Level& source = levels_[order_[j - 1]];
+        if (source.row_divisions % level.row_divisions == 0 &&
+            source.col_divisions % level.col_divisions == 0) {
+          level.source = order_[j - 1];
         }
       }
+      grids += level.is_grid();
       if (level.is_base()) spans_ += level.row_spans() + level.col_spans();
     }
   }

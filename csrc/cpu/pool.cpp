@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/integers.h"
@@ -139,64 +140,26 @@ std::vector<Span> spans_of_rows(const RegionPoolParams& params,
   return spans;
 }
 
-// Whether a group is one region whose bins all have cells, as an image in a list of images is. It is
-// pooled straight from its map, as a whole map is but with spans of its own: a slab pays only where
-// several regions share it.
-bool is_alone(const RegionJob& job, const GroupedRows& grouped, std::int64_t group) {
-  const std::int64_t begin = grouped.begin[group];
-  if (grouped.begin[group + 1] - begin != 1) return false;
-  const Span* const spans = job.spans + job.rows[begin] * job.params.pyramid.spans;
-  return std::none_of(spans, spans + job.params.pyramid.spans,
-                      [](const Span& span) { return span.begin == span.end; });
+// The smallest span that holds two, of which one may be empty.
+Span hull(Span a, Span b) {
+  if (a.begin == a.end) return b;
+  if (b.begin == b.end) return a;
+  return {std::min(a.begin, b.begin), std::max(a.end, b.end)};
 }
 
-// Pools the regions that are alone.
-void pool_alone(const RegionJob& job, const GroupedRows& grouped, const Executor& executor) {
-  const RegionPoolParams& params = job.params;
-  const std::int64_t batch = params.maps[0].batch, size = size_of(params.maps[0].dtype);
-  std::vector<MapJob> images;
-  for (std::int64_t g = 0; g < params.regions.num_maps * batch; ++g) {
-    if (!is_alone(job, grouped, g)) continue;
-    const std::int64_t row = job.rows[grouped.begin[g]];
-    FeatureMap image = params.maps[g / batch];
-    image.batch = 1;
-    image.data = static_cast<const char*>(image.data) + g % batch * image.elements() * size;
-    const std::int64_t at = row * image.channels * params.pyramid.bins;
-    images.push_back({{image, params.pyramid, static_cast<char*>(params.output) + at * size,
-                       params.argmax == nullptr ? nullptr : params.argmax + at},
-                      job.merges,
-                      job.spans + row * params.pyramid.spans});
-  }
-  const auto count = static_cast<std::int64_t>(images.size());
-  std::vector<std::int64_t> end_unit;  // of the units of images up to each
-  std::size_t scratch_bytes = 0;
-  for (const MapJob& image : images) {
-    const MapCut cut(image.params.input, count, executor.threads);
-    end_unit.push_back((end_unit.empty() ? 0 : end_unit.back()) + cut.units());
-    scratch_bytes = std::max(scratch_bytes, cut.scratch_bytes(image));
-  }
-  run_units(images.empty() ? 0 : end_unit.back(), scratch_bytes, executor,
-            [&](std::int64_t unit, void* scratch) {
-              const auto k =
-                  std::upper_bound(end_unit.begin(), end_unit.end(), unit) - end_unit.begin();
-              const MapCut cut(images[k].params.input, count, executor.threads);
-              cut.pool(images[k], unit - (k == 0 ? 0 : end_unit[k - 1]), scratch);
-            });
-}
-
-// Rows [begin, end) of the map that the base bins of regions rows[first_row] up to rows[end_row]
-// read.
-Span rows_read(const RegionJob& job, std::int64_t first_row, std::int64_t end_row) {
+// Rows [begin, end) of the map that the base bins of a region read.
+Span rows_read(const RegionJob& job, std::int64_t row) {
   const PyramidView& pyramid = job.params.pyramid;
   Span all{0, 0};
-  for (std::int64_t k = first_row; k < end_row; ++k) {
-    for_each_bin_row(pyramid, job.spans + job.rows[k] * pyramid.spans, [&](const BinRow& row) {
-      if (row.rows.begin == row.rows.end) return;
-      if (all.begin == all.end) all = row.rows;
-      all.begin = std::min(all.begin, row.rows.begin);
-      all.end = std::max(all.end, row.rows.end);
-    });
-  }
+  for_each_bin_row(pyramid, job.spans + row * pyramid.spans,
+                   [&](const BinRow& bins) { all = hull(all, bins.rows); });
+  return all;
+}
+
+// The same of regions rows[first_row] up to rows[end_row].
+Span rows_read(const RegionJob& job, std::int64_t first_row, std::int64_t end_row) {
+  Span all{0, 0};
+  for (std::int64_t k = first_row; k < end_row; ++k) all = hull(all, rows_read(job, job.rows[k]));
   return all;
 }
 
@@ -215,21 +178,71 @@ bool pays_squares(const RegionJob& job, const RegionUnit& unit, std::int64_t sla
          tuning::kSquareSides * slab * kernels().vector_bytes <= tuning::kSquareBytes;
 }
 
-// One unit for every image of a map that has regions, with all of its regions, but none for those
-// that are alone. Its `channels` are those that a unit cut from it shall have at most.
-std::vector<RegionUnit> plan_images(const RegionJob& job, const GroupedRows& grouped,
-                                    std::int64_t threads) {
+// Whether the slab of these rows of a map, of one vector of channels, is no larger than any may be.
+bool has_slab(const RegionJob& job, std::int64_t map, Span map_rows) {
+  const RegionUnit unit{map, {}, 0, 0, map_rows, 1};
+  return slab_cells(job, unit) * kernels().vector_bytes <= tuning::kMostSlabBytes;
+}
+
+// Sorts the regions of an image, rows[begin] up to rows[end], from top to bottom, so that neighbours share
+// a band of rows. Moves those that have no slab even alone to `without_slab`, and returns the others' end.
+std::int64_t sort_into_bands(const RegionJob& job, std::int64_t map, std::int64_t begin,
+                             std::int64_t end, std::vector<std::int64_t>* rows,
+                             std::vector<std::int64_t>* without_slab) {
+  std::vector<std::pair<std::int32_t, std::int64_t>> by_top;  // first row of the map, and region
+  for (std::int64_t k = begin; k < end; ++k) {
+    const std::int64_t row = (*rows)[k];
+    const Span map_rows = rows_read(job, row);
+    if (has_slab(job, map, map_rows)) {
+      by_top.emplace_back(map_rows.begin, row);
+    } else {
+      without_slab->push_back(row);
+    }
+  }
+  std::sort(by_top.begin(), by_top.end());
+  for (const auto& [top, row] : by_top) (*rows)[begin++] = row;
+  return begin;
+}
+
+// Leaves to a unit as many of its regions as a slab serves: the first, and those after it that begin
+// where it ends or before, in a band of rows.
+void cut_to_band(const RegionJob& job, RegionUnit* unit) {
+  Span band{0, 0};
+  for (std::int64_t k = unit->first_row; k < unit->end_row; ++k) {
+    const Span rows = rows_read(job, job.rows[k]), longer = hull(band, rows);
+    const bool apart = band.begin != band.end && rows.begin > band.end;
+    if (apart || !has_slab(job, unit->map, longer)) {
+      unit->end_row = k;
+      break;
+    }
+    band = longer;
+  }
+  unit->map_rows = band;
+}
+
+// One unit for every image of a map that has regions, with all of its regions but those that are to
+// be pooled without a slab: a region that is alone, as an image in a list of images is, or too large. Its `channels` are those that a unit cut from it shall have at most.
+std::vector<RegionUnit> plan_images(const RegionJob& job, GroupedRows& grouped,
+                                    std::int64_t threads, std::vector<std::int64_t>* without_slab) {
   const FeatureMap& first = job.params.maps[0];  // alike to all maps in N, C and dtype
   std::vector<RegionUnit> images;
   for (std::int64_t g = 0; g < job.params.regions.num_maps * first.batch; ++g) {
     const std::int64_t begin = grouped.begin[g], end = grouped.begin[g + 1];
-    if (begin == end || is_alone(job, grouped, g)) continue;
-    images.push_back({g / first.batch,
-                      {g % first.batch, 0, lanes(first.dtype)},
-                      begin,
-                      end,
-                      rows_read(job, begin, end),
-                      1});
+    if (begin == end) continue;
+    if (end - begin == 1) {
+      without_slab->push_back(grouped.rows[begin]);
+      continue;
+    }
+    RegionUnit image{g / first.batch,
+                     {g % first.batch, 0, lanes(first.dtype)},
+                     begin,
+                     end,
+                     rows_read(job, begin, end),
+                     1};
+    if (!has_slab(job, image.map, image.map_rows)) {
+      image.end_row = sort_into_bands(job, image.map, begin, end, &grouped.rows, without_slab);
+    }
+    if (begin < image.end_row) images.push_back(image);
   }
   // A unit copies its slab before it pools. Of several vectors that pays where the slab stays in the
   // cache or serves many regions, and where every thread finds a unit.
@@ -241,7 +254,8 @@ std::vector<RegionUnit> plan_images(const RegionJob& job, const GroupedRows& gro
     const std::int64_t slab_bytes =
         slab_vectors(job, image, vector) * tuning::region_vectors(vector_bytes) * vector_bytes;
     if (slab_bytes <= tuning::kSlabBytes ||
-        image.end_row - image.first_row >= tuning::kManyRegions) {
+        (image.end_row - image.first_row >= tuning::kManyRegions &&
+         slab_bytes <= tuning::kMostSlabBytes)) {
       image.planes.channels = wide;
     }
   }
@@ -251,6 +265,7 @@ std::vector<RegionUnit> plan_images(const RegionJob& job, const GroupedRows& gro
 // Cuts images into units, and notes in the job what the largest of them needs.
 std::vector<RegionUnit> plan_units(RegionJob& job, const std::vector<RegionUnit>& images,
                                    std::int64_t threads) {
+  if (images.empty()) return {};  // every region is pooled without a slab
   const std::int64_t channels = job.params.maps[0].channels;
   const std::int64_t vector = lanes(job.params.maps[0].dtype);
   std::int64_t channel_units = 0;
@@ -269,7 +284,11 @@ std::vector<RegionUnit> plan_units(RegionJob& job, const std::vector<RegionUnit>
     RegionUnit unit = image;
     for (; unit.first_row < image.end_row; unit.first_row = unit.end_row) {
       unit.end_row = std::min(unit.first_row + rows_per_unit, image.end_row);
-      unit.map_rows = rows_read(job, unit.first_row, unit.end_row);
+      if (has_slab(job, image.map, image.map_rows)) {
+        unit.map_rows = rows_read(job, unit.first_row, unit.end_row);
+      } else {
+        cut_to_band(job, &unit);
+      }
       const std::int64_t slab = slab_vectors(job, unit, vector);
       unit.sides = pays_squares(job, unit, slab) ? tuning::kSquareSides : 1;
       job.slab_vectors = std::max(job.slab_vectors, unit.sides * slab);
@@ -282,6 +301,43 @@ std::vector<RegionUnit> plan_units(RegionJob& job, const std::vector<RegionUnit>
     }
   }
   return units;
+}
+
+// The region of one row as a map: its image, pooled over the spans of the region into the row's place.
+MapJob as_map(const RegionJob& job, std::int64_t row) {
+  const RegionPoolParams& params = job.params;
+  const PyramidView& pyramid = params.pyramid;
+  FeatureMap image = params.maps[map_of(params.regions, row)];
+  const std::int64_t group = group_of(params.regions, row, image.batch);
+  const std::int64_t first = group % image.batch * image.channels * image.cells();
+  const std::int64_t output = row * image.channels * pyramid.bins, size = size_of(image.dtype);
+  image.data = static_cast<const char*>(image.data) + first * size;
+  image.batch = 1;
+  return {{image, pyramid, static_cast<char*>(params.output) + output * size,
+           params.argmax == nullptr ? nullptr : params.argmax + output},
+          job.merges,
+          job.spans + row * pyramid.spans};
+}
+
+// Pools regions from the map where it is, each as a whole map is but with spans of its own.
+void pool_without_slab(const RegionJob& job, const std::vector<std::int64_t>& rows,
+                       const Executor& executor) {
+  if (rows.empty()) return;
+  const auto count = static_cast<std::int64_t>(rows.size());
+  std::vector<MapJob> regions;
+  std::vector<std::int64_t> end_unit;  // of the units of regions up to each
+  std::size_t scratch_bytes = 0;
+  for (const std::int64_t row : rows) {
+    regions.push_back(as_map(job, row));
+    const MapCut cut(regions.back().params.input, count, executor.threads);
+    end_unit.push_back((end_unit.empty() ? 0 : end_unit.back()) + cut.units());
+    scratch_bytes = std::max(scratch_bytes, cut.scratch_bytes(regions.back()));
+  }
+  run_units(end_unit.back(), scratch_bytes, executor, [&](std::int64_t unit, void* scratch) {
+    const auto k = std::upper_bound(end_unit.begin(), end_unit.end(), unit) - end_unit.begin();
+    const MapCut cut(regions[k].params.input, count, executor.threads);
+    cut.pool(regions[k], unit - (k == 0 ? 0 : end_unit[k - 1]), scratch);
+  });
 }
 
 }  // namespace
@@ -304,21 +360,22 @@ void pool_map(const MapPoolParams& params, const Executor& executor) {
 
 void pool_regions(const RegionPoolParams& params, const Executor& executor) {
   const FeatureMap& first = params.maps[0];  // alike to all maps in N, C and dtype
-  const GroupedRows grouped = group_rows(&params.regions, params.regions.count, first.batch);
+  GroupedRows grouped = group_rows(&params.regions, params.regions.count, first.batch);
   if (grouped.rows.empty()) return;
   const std::vector<Span> spans = spans_of_rows(params, grouped.rows, executor);
   const std::int64_t elements = params.regions.count * first.channels * params.pyramid.bins;
   const MergeList merges(params.pyramid);
   RegionJob job{params, merges.view(), spans.data(), grouped.rows.data(), 0, false, false};
   job.streams = elements * size_of(first.dtype) > tuning::kCachedBytes;
+  std::vector<std::int64_t> without_slab;
   const std::vector<RegionUnit> units =
-      plan_units(job, plan_images(job, grouped, executor.threads), executor.threads);
+      plan_units(job, plan_images(job, grouped, executor.threads, &without_slab), executor.threads);
 
   advise_huge_pages_for(params.output, params.argmax, first.dtype, elements);
-  pool_alone(job, grouped, executor);
   run_units(
       static_cast<std::int64_t>(units.size()), kernels().regions.scratch_bytes(job), executor,
       [&](std::int64_t unit, void* scratch) { kernels().regions.pool(job, units[unit], scratch); });
+  pool_without_slab(job, without_slab, executor);
 }
 
 void pool_stride1(const Stride1Params& params, const Executor& executor) {

@@ -271,6 +271,10 @@ bool reduce_planes(const MapJob& job, const PlaneUnit& unit, PlaneScratch<S, wit
   const S* const end = data + input.batch * input.channels * input.cells();
   for_each_bin_row(job.params.pyramid, job.spans, [&](const BinRow& row) {
     if (nans.seen()) return;  // all of it will be done again
+    if (row.rows.begin == row.rows.end) {
+      for (std::int64_t c = 0; c < row.bins; ++c) s.bins.set_empty(row.first_bin + c);
+      return;
+    }
     const std::int64_t first_column = row.cols[0].begin;
     const std::int64_t columns = row.cols[row.bins - 1].end - first_column;
     const std::int64_t vectors = divide_up(columns, kLanes<S>);
@@ -286,6 +290,10 @@ bool reduce_planes(const MapJob& job, const PlaneUnit& unit, PlaneScratch<S, wit
     }
     for (std::int64_t c = 0; c < row.bins; ++c) {
       const std::int64_t bin = row.first_bin + c;
+      if (row.cols[c].begin == row.cols[c].end) {
+        s.bins.set_empty(bin);
+        continue;
+      }
       reduce_columns<Nans, with_argmax, S>(
           s.column_values, s.column_cells, row.cols[c].begin - first_column,
           row.cols[c].end - first_column, s.bins.values + bin, s.bins.cells + bin);

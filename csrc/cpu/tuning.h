@@ -46,8 +46,11 @@ constexpr std::int64_t kSquareBytes = 4 * 1024 * 1024;
 
 // A wide unit's slab of up to this size stays in a core's own cache.
 constexpr std::int64_t kSlabBytes = 1024 * 1024;
-// From this many regions on, a slab that does not stay there pays all the same.
+// From this many regions on, a slab that does not stay there pays all the same ...
 constexpr std::int64_t kManyRegions = 256;
+// ... up to this size, and no slab is larger: every thread has one. Regions far apart are pooled in bands of
+// rows, and a region that is larger alone is pooled without a slab.
+constexpr std::int64_t kMostSlabBytes = 16 * kSlabBytes;
 
 // The regions of an image are cut until every thread has this many units, which balances them ...
 constexpr std::int64_t kUnitsPerThread = 4;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <initializer_list>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -21,7 +22,7 @@ inline DType checked_dtype(const char* op, const std::string& name, const Tensor
   const std::optional<DType> dtype = dtype_of(tensor);
   if (!dtype) {
     fail(op, "expected " + name + " of dtype float32, float64, float16 or bfloat16, got " +
-                 torch::headeronly::toString(tensor.scalar_type()));
+                 dtype_name(tensor));
   }
   return *dtype;
 }
@@ -52,13 +53,20 @@ inline std::int64_t checked_product(const char* op, const char* what,
 
 // ---- maps ----
 
-// A feature map, and the tensor that keeps its memory alive.
+// A feature map, and the tensor that keeps its memory alive. It has no data until it is `settled`.
 struct HeldMap {
   Tensor tensor;
   FeatureMap map;
 };
 
-// A [N, C, H, W] tensor; one that is in neither of the two layouts is made contiguous.
+// Gives a map its data, of a copy where the tensor is in neither of the two layouts. Called last: what
+// cannot be pooled, or has no room for its result, is refused before anything is copied.
+inline void settle(const char* op, Tensor& tensor, FeatureMap& map) {
+  if (map.layout == Layout::kContiguous) tensor = as_contiguous(op, tensor);
+  map.data = tensor.const_data_ptr();
+}
+
+// A [N, C, H, W] tensor.
 inline HeldMap checked_map(const char* op, const std::string& name, const Tensor& tensor) {
   const DType dtype = checked_dtype(op, name, tensor);
   if (tensor.dim() != 4) {
@@ -72,24 +80,21 @@ inline HeldMap checked_map(const char* op, const std::string& name, const Tensor
     fail(op,
          "expected " + name + " with fewer than 2^31 cells in a plane, got " + shape_of(tensor));
   }
-  const bool channels_last = is_channels_last(tensor);
-  HeldMap held{channels_last ? tensor : as_contiguous(op, tensor), {}};
-  held.map = {held.tensor.const_data_ptr(),
-              dtype,
-              channels_last ? Layout::kChannelsLast : Layout::kContiguous,
-              tensor.size(0),
-              tensor.size(1),
-              height,
-              width};
-  return held;
+  const Layout layout = is_channels_last(tensor) ? Layout::kChannelsLast : Layout::kContiguous;
+  return {tensor, {nullptr, dtype, layout, tensor.size(0), tensor.size(1), height, width}};
 }
 
 // Where the maps of one call are: one, or several that differ in nothing but H, W and layout.
 struct Maps {
-  const FeatureMap* data;  // [count]
+  Tensor* tensors;   // [count]
+  FeatureMap* data;  // [count]
   std::size_t count;
   const char* first_name;  // in errors
   const Tensor& first_tensor;
+
+  void settle(const char* op) const {
+    for (std::size_t m = 0; m < count; ++m) binding::settle(op, tensors[m], data[m]);
+  }
 };
 
 // Several feature maps, which differ in nothing but H, W and layout.
@@ -115,9 +120,8 @@ inline HeldMaps checked_maps(const char* op, const std::string& name,
                    shape_of(tensors[m]));
     }
     if (map.dtype != first.dtype) {
-      fail(op, "expected maps of one dtype, got " + name + "[0] of " +
-                   torch::headeronly::toString(tensors[0].scalar_type()) + " and " + its_name +
-                   " of " + torch::headeronly::toString(tensors[m].scalar_type()));
+      fail(op, "expected maps of one dtype, got " + name + "[0] of " + dtype_name(tensors[0]) +
+                   " and " + its_name + " of " + dtype_name(tensors[m]));
     }
   }
   return held;
@@ -136,11 +140,19 @@ inline FeatureMap checked_gradient_map(const char* op, DType dtype, const std::i
 
 // ---- regions ----
 
-// The regions of one call; the tensors keep their memory alive.
+// The regions of one call; the tensors keep their memory alive. Without data until they are settled, as a map.
 struct HeldRegions {
   Tensor rois;
   std::optional<Tensor> map_indices;
   Regions regions;
+
+  void settle(const char* op) {
+    rois = as_contiguous(op, rois);
+    regions.rois = rois.const_data_ptr();
+    if (!map_indices) return;
+    map_indices = as_contiguous(op, *map_indices);
+    regions.map_indices = static_cast<const std::int64_t*>(map_indices->const_data_ptr());
+  }
 };
 
 inline HeldRegions checked_regions(const char* op, const Tensor& rois,
@@ -150,21 +162,19 @@ inline HeldRegions checked_regions(const char* op, const Tensor& rois,
     fail(op, "expected boxes of shape [K, 5] (batch_index, x1, y1, x2, y2), got " + shape_of(rois));
   }
   if (rois.size(0) > kInt32Max) fail(op, "expected fewer than 2^31 boxes, got " + shape_of(rois));
-  HeldRegions held{as_contiguous(op, rois), std::nullopt, {}};
-  held.regions = {held.rois.const_data_ptr(), dtype,   rois.size(0),
-                  RoiConvention::kRoiPool,    nullptr, static_cast<std::int64_t>(num_maps)};
+  const HeldRegions held{rois,
+                         map_indices,
+                         {nullptr, dtype, rois.size(0), RoiConvention::kRoiPool, nullptr,
+                          static_cast<std::int64_t>(num_maps)}};
   if (!map_indices) return held;
   check_same_device(op, "map_indices", *map_indices, "boxes", rois);
   if (map_indices->scalar_type() != ScalarType::Long) {
-    fail(op, std::string("expected map_indices of dtype int64, got ") +
-                 torch::headeronly::toString(map_indices->scalar_type()));
+    fail(op, "expected map_indices of dtype torch.int64, got " + dtype_name(*map_indices));
   }
   if (map_indices->dim() != 1 || map_indices->size(0) != held.regions.count) {
     fail(op, "expected map_indices of shape [" + std::to_string(held.regions.count) +
                  "], one for each of the boxes, got " + shape_of(*map_indices));
   }
-  held.map_indices = as_contiguous(op, *map_indices);
-  held.regions.map_indices = static_cast<const std::int64_t*>(held.map_indices->const_data_ptr());
   return held;
 }
 
@@ -199,6 +209,10 @@ inline void check_contents(const char* op, const Regions& regions, std::int64_t 
     fail(op, std::string("expected finite boxes, got ") + kColumns[fault.column] + " = " + value +
                  " in row " + row);
   }
+  if (batch == 0) {
+    fail<std::out_of_range>(
+        op, "expected no boxes where there are no images, got " + std::to_string(regions.count));
+  }
   value.erase(value.find_last_not_of('0') + 1);  // 5.000000 is 5
   if (value.back() == '.') value.pop_back();
   fail<std::out_of_range>(op, "expected batch indices of boxes from 0 to " +
@@ -213,6 +227,8 @@ inline Pyramid checked_pyramid(const char* op, const std::vector<std::int64_t>& 
     return Pyramid(levels.data(), levels.size(), derive);
   } catch (const std::invalid_argument& error) {
     fail(op, error.what());
+  } catch (const std::bad_alloc&) {
+    fail_to_allocate(op, "the memory of its levels");
   }
 }
 

@@ -38,7 +38,8 @@ inline std::string torchs_words() {
 [[noreturn]] inline void fail_as_torch_did(const char* op, const char* what) {
   const std::string words = torchs_words();
   const auto says = [&](const char* part) { return words.find(part) != std::string::npos; };
-  if (words.empty() || says("out of memory") || says("allocate memory") || says("bad_alloc")) {
+  if (words.empty() || says("out of memory") || says("allocate memory") || says("bad_alloc") ||
+      says("size calculation overflowed")) {
     fail_to_allocate(op, what);
   }
   fail<std::runtime_error>(op, std::string("torch did not give ") + what + ": " + words);

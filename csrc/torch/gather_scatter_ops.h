@@ -25,21 +25,22 @@ struct HeldLinear {
       regions = checked_regions(op, *rois, map_indices, num_maps);
     }
     if (argmax.scalar_type() != ScalarType::Int) {
-      fail(op, std::string("expected argmax of dtype int32, got ") +
-                   torch::headeronly::toString(argmax.scalar_type()));
+      fail(op, "expected argmax of dtype torch.int32, got " + dtype_name(argmax));
     }
     levels = checked_row_levels(op, level_bins);
     const bool channels_last = argmax.dim() == 4 && is_channels_last(argmax);
-    if (!channels_last) argmax = as_contiguous(op, argmax);
     const std::int64_t bins =
         levels.empty() ? 0 : std::int64_t{levels.back().first_bin} + levels.back().bins;
-    params = {static_cast<const std::int32_t*>(argmax.const_data_ptr()),
+    params = {nullptr,
               regions ? regions->regions.count : map.batch,
               regions ? &regions->regions : nullptr,
               {map.channels, bins, static_cast<std::int32_t>(levels.size()),
                channels_last ? Layout::kChannelsLast : Layout::kContiguous},
               levels.data()};
     check_argmax_shape(op);
+    if (!channels_last) argmax = as_contiguous(op, argmax);
+    params.argmax = static_cast<const std::int32_t*>(argmax.const_data_ptr());
+    if (regions) regions->settle(op);
   }
   HeldLinear(const HeldLinear&) = delete;
   HeldLinear& operator=(const HeldLinear&) = delete;
@@ -50,11 +51,11 @@ struct HeldLinear {
     const std::int64_t columns = checked_product(op, "an argmax row", {order.channels, order.bins});
     if (argmax.dim() == 2 && argmax.size(0) == params.rows && argmax.size(1) == columns) return;
     if (argmax.dim() == 4 && !regions && !levels.empty()) {
-      bool fits = argmax.size(0) == params.rows &&
-                  argmax.size(1) == order.channels * order.num_levels &&
-                  argmax.size(3) <= kInt32Max && argmax.size(2) <= kInt32Max;
+      const std::int64_t y = argmax.size(2), x = argmax.size(3);
+      bool fits =
+          argmax.size(0) == params.rows && argmax.size(1) == order.channels * order.num_levels;
       for (const RowLevel& level : levels) {
-        fits = fits && argmax.size(2) * argmax.size(3) == level.bins;
+        fits = fits && x > 0 && level.bins % x == 0 && level.bins / x == y;
       }
       if (fits) return;
     }
@@ -75,6 +76,7 @@ Tensor gather_from(const char* op, const Maps& sources, const Tensor& argmax,
       empty_strided(op, linear.argmax.sizes(), linear.argmax.strides(), shim_dtype_of(like), like);
   if (output.numel() > 0) {
     run_kernel(op, [&] {
+      sources.settle(op);
       Device::gather(op, {linear.params, sources.data, output.mutable_data_ptr()}, like);
     });
   }
@@ -85,23 +87,22 @@ template <class Device>
 Tensor gather(const Tensor& source, const Tensor& argmax, std::optional<Tensor> rois,
               Ints level_bins) {
   constexpr const char* op = "gather";
-  const HeldMap held = checked_map(op, "source", source);
-  return gather_from<Device>(op, {&held.map, 1, "source", source}, argmax, rois, std::nullopt,
-                             level_bins);
+  HeldMap held = checked_map(op, "source", source);
+  return gather_from<Device>(op, {&held.tensor, &held.map, 1, "source", source}, argmax, rois,
+                             std::nullopt, level_bins);
 }
 
 template <class Device>
 Tensor gather_of_maps(std::vector<Tensor> sources, const Tensor& argmax, const Tensor& rois,
                       const Tensor& map_indices, Ints level_bins) {
   constexpr const char* op = "gather_of_maps";
-  const HeldMaps held = checked_maps(op, "sources", sources);
-  return gather_from<Device>(op, {held.maps.data(), sources.size(), "sources[0]", sources[0]},
-                             argmax, rois, map_indices, level_bins);
+  HeldMaps held = checked_maps(op, "sources", sources);
+  return gather_from<Device>(
+      op, {held.tensors.data(), held.maps.data(), sources.size(), "sources[0]", sources[0]}, argmax,
+      rois, map_indices, level_bins);
 }
 
-// `grad_output` laid out as argmax, whose shape it must have.
-inline Tensor held_gradient(const char* op, const Tensor& grad_output, const HeldLinear& linear) {
-  const Tensor& argmax = linear.argmax;
+inline void check_gradient(const char* op, const Tensor& grad_output, const Tensor& argmax) {
   bool same_shape = grad_output.dim() == argmax.dim();
   for (std::int64_t d = 0; same_shape && d < argmax.dim(); ++d) {
     same_shape = grad_output.size(d) == argmax.size(d);
@@ -110,8 +111,6 @@ inline Tensor held_gradient(const char* op, const Tensor& grad_output, const Hel
     fail(op, "expected grad_output of the shape of argmax, " + shape_of(argmax) + ", got " +
                  shape_of(grad_output));
   }
-  return linear.params.order.layout == Layout::kContiguous ? as_contiguous(op, grad_output)
-                                                           : as_channels_last(op, grad_output);
 }
 
 // The gradient of every map.
@@ -122,7 +121,7 @@ std::vector<Tensor> scatter_to(const char* op, const std::vector<FeatureMap>& ma
                                const std::optional<Tensor>& map_indices, const Ints& level_bins) {
   const HeldLinear linear(op, argmax, rois, map_indices, maps.size(), level_bins, maps[0],
                           "grad_output", grad_output);
-  const Tensor grad = held_gradient(op, grad_output, linear);
+  check_gradient(op, grad_output, linear.argmax);
   std::vector<Tensor> grad_inputs;
   std::vector<void*> data;
   for (const FeatureMap& map : maps) {
@@ -131,6 +130,9 @@ std::vector<Tensor> scatter_to(const char* op, const std::vector<FeatureMap>& ma
   }
   if (grad_inputs[0].numel() > 0) {  // maps are alike in N and C, and none is without cells
     run_kernel(op, [&] {
+      const Tensor grad = linear.params.order.layout == Layout::kContiguous
+                              ? as_contiguous(op, grad_output)
+                              : as_channels_last(op, grad_output);
       Device::scatter(op, {linear.params, grad.const_data_ptr(), maps.data(), data.data()},
                       grad_output);
     });

@@ -156,9 +156,7 @@ class Results {
 
   void check_out(const char* op, IntArrayRef sizes, std::int32_t dtype, const Tensor& like) const {
     if (shim_dtype_of(*out_) != dtype) {
-      fail(op, std::string("expected out of dtype ") +
-                   torch::headeronly::toString(like.scalar_type()) + ", got " +
-                   torch::headeronly::toString(out_->scalar_type()));
+      fail(op, "expected out of dtype " + dtype_name(like) + ", got " + dtype_name(*out_));
     }
     check_same_device(op, "input", like, "out", *out_);
     const IntArrayRef given = out_->sizes();

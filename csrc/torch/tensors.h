@@ -34,6 +34,31 @@ inline std::string shape_of(const Tensor& tensor) { return shown(tensor.sizes())
 
 // ---- types and devices ----
 
+// As torch shows it in Python, for errors: torch.float32, where C++ says Float.
+inline std::string dtype_name(const Tensor& tensor) {
+  const ScalarType type = tensor.scalar_type();
+  constexpr struct {
+    ScalarType type;
+    const char* name;
+  } kOtherNames[] = {{ScalarType::Byte, "uint8"},
+                     {ScalarType::Char, "int8"},
+                     {ScalarType::Short, "int16"},
+                     {ScalarType::Int, "int32"},
+                     {ScalarType::Long, "int64"},
+                     {ScalarType::Half, "float16"},
+                     {ScalarType::Float, "float32"},
+                     {ScalarType::Double, "float64"},
+                     {ScalarType::ComplexHalf, "complex32"},
+                     {ScalarType::ComplexFloat, "complex64"},
+                     {ScalarType::ComplexDouble, "complex128"}};
+  for (const auto& other : kOtherNames) {
+    if (other.type == type) return std::string("torch.") + other.name;
+  }
+  std::string name = torch::headeronly::toString(type);  // BFloat16, Float8_e5m2, Bool, ...
+  for (char& letter : name) letter = letter >= 'A' && letter <= 'Z' ? letter - 'A' + 'a' : letter;
+  return "torch." + name;
+}
+
 inline std::optional<DType> dtype_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case ScalarType::Float:

@@ -20,9 +20,14 @@ def fold(tensor: Tensor, dim: int | None, batch: int) -> Tensor:
     return _to_front(tensor, dim, batch).flatten(0, 1)
 
 
-def unfold(tensor: Tensor, batch: int) -> Tensor:
-    """The way back from `fold`; the samples come first."""
-    return tensor.unflatten(0, (batch, tensor.shape[0] // batch))
+def unfold(tensor: Tensor, batch: int, slices: int) -> Tensor:
+    """The way back from `fold`, with as many slices of each sample; the samples come first."""
+    return tensor.unflatten(0, (batch, slices))
+
+
+def slices_of(tensor: Tensor, dim: int | None) -> int:
+    """The first size of one sample."""
+    return tensor.shape[1 if dim == 0 else 0]
 
 
 def fold_rois(rois: Tensor, dim: int | None, batch: int, images: int | None) -> Tensor:
@@ -55,5 +60,5 @@ def fold_maps(
     """The maps of every sample, and the images of one; None where samples have only regions of their own."""
     if rows.rois is not None and all(dim is None for dim in dims):
         return maps, None
-    maps = [fold(map, dim, batch) for map, dim in zip(maps, dims, strict=True)]
-    return maps, maps[0].shape[0] // batch
+    images = slices_of(maps[0], dims[0])
+    return [fold(map, dim, batch) for map, dim in zip(maps, dims, strict=True)], images

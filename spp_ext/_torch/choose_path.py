@@ -78,7 +78,7 @@ def pool_into(
     if is_compiling() or is_traced() or (not plain and is_exporting()):
         refuse_gradient(op, maps, out)
         pooled, _ = _recorded(maps, rows, request, False)
-        out.copy_(pooled.view(check_pooled_into(op, out, pooled, len(request.level_bins)).shape))
+        out.copy_(pooled.view(check_pooled_into(op, out, pooled, request.level_bins).shape))
         return out
     if transforms_are_open() or forward_level() >= 0 or out.requires_grad or maps[0].requires_grad or len(maps) > 1:
         refuse_derivatives(op, maps, out)

@@ -18,6 +18,7 @@ import re
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from spp_ext._checks import not_strided
 from spp_ext._torch.op_table import SPOKEN
@@ -49,6 +50,25 @@ def raise_as_documented(error: RuntimeError) -> NoReturn:
     if documented is error:
         raise
     raise documented from None
+
+
+# As csrc/torch/errors.h has it: what torch says where it lacks memory.
+_LACKS_MEMORY = re.compile("out of memory|allocate memory|bad_alloc|size calculation overflowed")
+
+
+def raise_for_memory(op: str, what: str, error: RuntimeError) -> NoReturn:
+    """Raises ``error`` of one of torch's own ops, which is being handled, in the name of ``op`` if it lacks memory."""
+    if _LACKS_MEMORY.search(str(error).partition("\n")[0]) is None:
+        raise
+    raise torch.OutOfMemoryError(f"{op}: could not allocate the memory of {what}") from None
+
+
+def as_indices(op: str, argmax: Tensor) -> Tensor:
+    """An argmax of the kernels as the public op called ``op`` returns it, in int64."""
+    try:
+        return argmax.long()
+    except RuntimeError as error:
+        raise_for_memory(op, "its indices", error)
 
 
 def _gpu_fault() -> Exception | None:

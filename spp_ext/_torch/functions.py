@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from spp_ext._torch.batching import fold, fold_maps, fold_rows, unfold
+from spp_ext._torch.batching import fold, fold_maps, fold_rows, slices_of, unfold
 from spp_ext._torch.captures import is_compiling
 from spp_ext._torch.kernels import call_pooling, kernels
 from spp_ext._torch.layouts import is_channels_last
@@ -138,7 +138,8 @@ class Pool(Function):
         batch = info.batch_size
         folded, images = fold_maps(maps, in_dims[2:], batch, rows)
         pooled = Pool.apply(fold_rows(rows, in_dims[0], batch, images), request, *folded)
-        return tuple(unfold(part, batch) for part in pooled), (0, 0)
+        of_sample = slices_of(maps[0], in_dims[2]) if rows.rois is None else slices_of(rows.rois, in_dims[0].rois)
+        return tuple(unfold(part, batch, of_sample) for part in pooled), (0, 0)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, None]:
@@ -200,7 +201,8 @@ class Gather(Function):
         batch = info.batch_size
         folded, images = fold_maps(sources, in_dims[3:], batch, rows)
         rows = fold_rows(rows, in_dims[1], batch, images)
-        return unfold(gather(fold(argmax, in_dims[0], batch), rows, level_bins, *folded), batch), 0
+        gathered = gather(fold(argmax, in_dims[0], batch), rows, level_bins, *folded)
+        return unfold(gathered, batch, slices_of(argmax, in_dims[0])), 0
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
@@ -244,7 +246,7 @@ class Scatter(Function):
         rows = fold_rows(rows, in_dims[2], batch, images)
         folded = [((batch * images, *plane), channels_last) for (_, *plane), channels_last in shapes]
         grads = scatter(grad_output, argmax, rows, level_bins, folded)
-        return tuple(unfold(grad, batch) for grad in grads), (0,) * len(grads)
+        return tuple(unfold(grad, batch, images) for grad in grads), (0,) * len(grads)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> tuple[Tensor, ...]:

@@ -62,8 +62,8 @@ class _Missing:
 
     def __getattr__(self, name: str) -> object:
         raise RuntimeError(
-            f"spp_ext: the op library {library.library_path().name} did not load ({library.load_error()}); reinstall "
-            f"spp_ext for this torch, {torch.__version__}, or see `python -m spp_ext info`"
+            f"spp_ext: the op library {library.library_path().name} did not load: {library.load_error()}; "
+            "`python -m spp_ext info` says more"
         )
 
 

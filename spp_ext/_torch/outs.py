@@ -56,14 +56,14 @@ def indices_beside_out(op: str) -> ValueError:
     return ValueError(f"{op}: expected out without return_indices, got both")
 
 
-def check_pooled_into(op: Pooling, out: object, pooled: Tensor, levels: int) -> Tensor:
+def check_pooled_into(op: Pooling, out: object, pooled: Tensor, level_bins: Sequence[Any]) -> Tensor:
     """`check_out` against the result of a call without ``out``; one level of bins may also be [rows, C, y, x]."""
     shape: Sequence[Any] = pooled.shape
     if isinstance(out, Tensor):
-        if not op.of_blocks and levels == 1 and out.dim() == 4:
-            y, x = out.shape[2:]
-            if y * x != 0 and pooled.shape[1] % (y * x) == 0:
-                shape = (pooled.shape[0], pooled.shape[1] // (y * x), y, x)
+        if not op.of_blocks and len(level_bins) == 1 and out.dim() == 4:
+            bins, y = level_bins[0], out.shape[2]
+            if y != 0 and bins % y == 0:
+                shape = (pooled.shape[0], pooled.shape[1] // bins, y, bins // y)
         # Sizes that are not known until a program runs are for the kernel to compare.
         if out.dim() == len(shape) and not any([guard_or_false(a != b) for a, b in zip(out.shape, shape, strict=True)]):
             shape = out.shape

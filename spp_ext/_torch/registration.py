@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spp_ext._torch import flops, library
+from spp_ext._torch.checks import check_gradient_sizes, check_pooling
 from spp_ext._torch.errors import raise_as_documented
 from spp_ext._torch.fakes import bins_of, fake_linear, fake_pooling, fake_pooling_into, shapes_from
 from spp_ext._torch.functions import Gather, Pool, Scatter
@@ -41,6 +42,7 @@ _registry = torch.library.Library(NAMESPACE, "FRAGMENT")  # lives as long as the
 def _differentiable_pooling(op: Pooling, with_argmax: bool) -> Callable[..., Any]:
     def differentiable(*inputs: Any) -> Any:
         maps, rows, arguments = op.split(inputs)
+        check_pooling(op, maps, rows, arguments)  # before anything is asked of their shapes
         pooled = Pool.apply(rows, Request(op, arguments, bins_of(op, maps, arguments)), *maps)
         return pooled if with_argmax else pooled[0]
 
@@ -54,6 +56,7 @@ def _differentiable_linear(op: Linear) -> Callable[..., Any]:
 
     def scatter(grad_output: Tensor, argmax: Tensor, *rest: Any) -> Any:
         *rows, level_bins, size, channels_last = rest
+        check_gradient_sizes(op.name, op.of_maps, size, channels_last)
         shapes = shapes_from(op.of_maps, size, channels_last)
         grads = Scatter.apply(grad_output, argmax, Rows(*rows), level_bins, shapes)
         return list(grads) if op.of_maps else grads[0]
@@ -108,8 +111,8 @@ def _register_out(op: Pooling) -> None:
 
     def as_a_copy(*inputs: Any, out: Tensor) -> Tensor:
         pooled = values(*inputs)
-        levels = len(bins_of(op, *op.split(inputs)[::2]))
-        return out.copy_(pooled.view(check_pooled_into(op, out, pooled, levels).shape))
+        level_bins = bins_of(op, *op.split(inputs)[::2])
+        return out.copy_(pooled.view(check_pooled_into(op, out, pooled, level_bins).shape))
 
     def refused(*inputs: Any, out: Tensor) -> None:
         refuse_derivatives(op, op.split(inputs)[0], out)

@@ -13,11 +13,12 @@ from spp_ext._calls import pool_as
 from spp_ext._checks import DTYPE_NAMES, DTYPES, MAX_DIVISIONS, check_strided, shape_shown, shown, whole_number
 from spp_ext._reuse import ReusesOutput
 from spp_ext._torch import compositions
-from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
+from spp_ext._torch.captures import is_compiling, recorded_call, refuses_script, stands_in
 from spp_ext._torch.choose_path import composes
+from spp_ext._torch.errors import as_indices, raise_for_memory
 from spp_ext._torch.op_table import IMAGES, MAPS, Request
-from spp_ext._torch.outs import check_out, indices_beside_out
-from spp_ext.levels import encoded_grid
+from spp_ext._torch.outs import check_out, indices_beside_out, refuse_derivatives, refuse_gradient
+from spp_ext.levels import MAX_BINS, encoded_grid
 
 _OP = "spp_ext.ops.adaptive_max_pool2d"
 _SIZES = "expected output_size to be an int or a pair of ints and None"
@@ -62,8 +63,8 @@ def adaptive_max_pool2d(
 
     Raises:
         RuntimeError: as in torch, a shape does not fit, a size is negative, or a dimension other than the batch is
-            empty; its subclass NotImplementedError for a dtype or layout without a kernel. Or a derivative is asked for
-            beside ``out``.
+            empty; its subclass NotImplementedError for a dtype or layout without a kernel. Or a size is larger than
+            2^20, or there are 2^31 bins or more. Or a derivative is asked for beside ``out``.
         ValueError: as in torch, ``output_size`` has as many items as ``input`` has dimensions. Or ``out`` does not fit,
             overlaps ``input`` or itself in memory, or comes with ``return_indices``.
         TypeError: ``input`` is not a tensor, or ``output_size`` neither an int nor a sequence of ints and None.
@@ -95,8 +96,11 @@ def adaptive_max_pool2d(
         return (output.squeeze(0), argmax.squeeze(0)) if argmax is not None else output.squeeze(0)
     output, argmax = _pool(input, rows, cols, return_indices)
     if _has_strides_of_channels_last(input):
-        output = _as_channels_last(output)
-        argmax = None if argmax is None else _as_channels_last(argmax)
+        try:
+            output = _as_channels_last(output)
+            argmax = None if argmax is None else _as_channels_last(argmax)
+        except RuntimeError as error:
+            raise_for_memory(_OP, "its result", error)
     return (output, argmax) if argmax is not None else output
 
 
@@ -108,12 +112,15 @@ def _pool(input: Tensor, rows: int, cols: int, return_indices: bool) -> tuple[Te
         return output, output.long() if return_indices else None
     output, argmax = pool_as(_OP, (input,), IMAGES, _request(rows, cols), return_indices)
     output = output.view(n, c, rows, cols)
-    return output, argmax.view(n, c, rows, cols).long() if argmax is not None and return_indices else None
+    if argmax is None or not return_indices:
+        return output, None
+    return output, as_indices(_OP, argmax).view(n, c, rows, cols)
 
 
 def _pool_into(out: Tensor, input: Tensor, rows: int, cols: int) -> None:
     if rows == 0 or cols == 0:
-        return
+        refuse = refuse_gradient if is_compiling() else refuse_derivatives
+        return refuse(MAPS._replace(spoken="ops.adaptive_max_pool2d"), (input,), out)
     pool_as(_OP, (input,), IMAGES, _request(rows, cols), out=out)
 
 
@@ -133,6 +140,8 @@ def _output_size(op: str, output_size: object, shape: Sequence[int] | None = Non
     rows, cols = items
     if not ((rows is None or 0 <= rows <= MAX_DIVISIONS) and (cols is None or 0 <= cols <= MAX_DIVISIONS)):
         raise RuntimeError(f"{op}: {_SIZES}, each from 0 to {MAX_DIVISIONS}, got {shown(output_size)}")
+    if rows is not None and cols is not None and rows * cols > MAX_BINS:
+        raise RuntimeError(f"{op}: expected output_size of at most {MAX_BINS} bins, got {shown(output_size)}")
     return rows, cols
 
 

@@ -14,6 +14,7 @@ from spp_ext._checks import DTYPES, MAX_DIVISIONS, check_tensor, items_of, shape
 from spp_ext._requests import request_of_kernels
 from spp_ext._reuse import ReusesOutput
 from spp_ext._torch.captures import recorded_call, refuses_script, stands_in
+from spp_ext._torch.errors import raise_for_memory
 from spp_ext._torch.op_table import IMAGES
 from spp_ext._torch.outs import check_out
 
@@ -81,7 +82,11 @@ def _pool(input: Tensor, sizes: tuple[int, ...], cascade: bool, out: Tensor | No
     if sizes == ascending:
         return output
     block_of = {size: block for block, size in enumerate(ascending, 1)}
-    arranged = reorder_blocks(output, [0, *(block_of[size] for size in sizes)], input.shape[1])
+    blocks = [0, *(block_of[size] for size in sizes)]
+    try:
+        arranged = reorder_blocks(output, blocks, input.shape[1])
+    except RuntimeError as error:
+        raise_for_memory(_OP, "its result", error)
     return arranged if out is None else out.copy_(arranged)
 
 

@@ -66,6 +66,19 @@ PAIRS = {
 }
 
 
+@pytest.mark.parametrize("pool", [pool for pool, _ in PAIRS.values()], ids=PAIRS)
+def test_no_samples_give_no_results(pool):
+    """Of the shape that one sample has."""
+    x = torch.zeros(0, 2, 3, 6, 7)
+    one = pool(x.new_zeros(x.shape[1:]))
+    assert vmap(pool)(x).shape == (0, *one.shape)
+    assert vmap(grad(lambda x: pool(x).sum()))(x).shape == x.shape
+    assert vmap(lambda x: jvp(pool, (x,), (x,))[1])(x).shape == (0, *one.shape)
+    assert vmap(lambda rois: spp_ext.roi_spatial_pyramid_pool(x.new_zeros(x.shape[1:]), rois))(
+        torch.zeros(0, 4, 5)
+    ).shape == (0, 4, 3 * 50)
+
+
 def cubes(pool):
     return lambda x: pool(x).pow(3).sum()
 

@@ -67,14 +67,17 @@ def test_fake_tensors_on_two_devices_are_refused(name):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_the_kernels_check_devices_themselves(name):
-    """Past the dispatcher, which would never choose the CPU's kernel for such arguments."""
+    """Past the dispatcher, which would never choose the CPU's kernel for such arguments; in the words of the fakes."""
     op, cpu = getattr(torch.ops.spp_ext, name).default, torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
     for arguments in moved(CALLS[name], lambda tensor: tensor.to("meta")):
-        with pytest.raises((ValueError, RuntimeError), match=r"on one device, got two"):
+        with pytest.raises((ValueError, RuntimeError), match=r"on one device, got two") as by_kernel:
             op.redispatch(cpu, *arguments)
+        with pytest.raises(ValueError, match=r"on one device, got two") as by_fake:
+            op(*arguments)
+        assert str(by_kernel.value).splitlines()[0] == str(by_fake.value)
 
 
-META = "meta"
+META, FOUR = "meta", ROIS[:, 1:]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,18 @@ META = "meta"
             "roi_spatial_pyramid_pool",
             "map_indices and boxes",
         ),
+        (
+            lambda: spp_ext.roi_spatial_pyramid_pool(X, [FOUR, FOUR.to(META)]),
+            "roi_spatial_pyramid_pool",
+            "input and boxes",
+        ),
+        (
+            lambda: spp_ext.roi_spatial_pyramid_pool([X, X], [FOUR, FOUR], map_indices=[FIRST, FIRST.to(META)]),
+            "roi_spatial_pyramid_pool",
+            "map_indices and boxes",
+        ),
         (lambda: spp_ext.ops.roi_pool(X, ROIS.to(META), 2), "ops.roi_pool", "input and boxes"),
+        (lambda: spp_ext.ops.roi_pool(X, [FOUR.to(META), FOUR], 2), "ops.roi_pool", "input and boxes"),
         (lambda: spp_ext.ops.RoIPool(2, 1.0)(X.to(META), ROIS), "ops.roi_pool", "input and boxes"),
     ],
 )

@@ -23,9 +23,9 @@ INPUT_SIZE = "expected input_size with N, C >= 0 and H, W >= 1 and H * W < 2^31"
     [
         (X[0], "expected input of shape [N, C, H, W], got [3, 4, 5]"),
         (X[:, :, :0], "expected input with at least one row and one column, got [2, 3, 0, 5]"),
-        (X.int(), f"expected input {DTYPES}, got Int"),
-        (X.to(torch.complex64), f"expected input {DTYPES}, got ComplexFloat"),
-        (X.to(torch.float8_e4m3fn), f"expected input {DTYPES}, got Float8_e4m3fn"),
+        (X.int(), f"expected input {DTYPES}, got torch.int32"),
+        (X.to(torch.complex64), f"expected input {DTYPES}, got torch.complex64"),
+        (X.to(torch.float8_e4m3fn), f"expected input {DTYPES}, got torch.float8_e4m3fn"),
     ],
 )
 def test_the_pooling_ops_check_their_input(input, message):
@@ -38,7 +38,7 @@ def test_the_pooling_ops_check_their_input(input, message):
 @pytest.mark.parametrize(
     ("rois", "scale", "convention", "error", "message"),
     [
-        (ROIS.int(), 1.0, OUTER, ValueError, f"expected boxes {DTYPES}, got Int"),
+        (ROIS.int(), 1.0, OUTER, ValueError, f"expected boxes {DTYPES}, got torch.int32"),
         (ROIS[0], 1.0, OUTER, ValueError, f"{ROWS} [5]"),
         (torch.zeros(0, 4), 1.0, OUTER, ValueError, f"{ROWS} [0, 4]"),
         (ROIS, 0.0, OUTER, ValueError, f"{SCALE} 0.000000"),
@@ -82,8 +82,8 @@ def assert_pair_refuses(error, message, argmax, rois, level_bins):
 @pytest.mark.parametrize(
     ("argmax", "rois", "level_bins", "message"),
     [
-        (ARGMAX.long(), None, [1], "expected argmax of dtype int32, got Long"),
-        (ARGMAX.float(), None, [1], "expected argmax of dtype int32, got Float"),
+        (ARGMAX.long(), None, [1], "expected argmax of dtype torch.int32, got torch.int64"),
+        (ARGMAX.float(), None, [1], "expected argmax of dtype torch.int32, got torch.float32"),
         (ARGMAX[:1], None, [1], argmax_of("[2, 3]", "[1, 3]")),
         (ARGMAX[:, :2], None, [1], argmax_of("[2, 3]", "[2, 2]")),
         (ARGMAX[0], None, [1], argmax_of("[2, 3]", "[3]")),
@@ -99,7 +99,7 @@ def assert_pair_refuses(error, message, argmax, rois, level_bins):
         (ARGMAX, None, [2**31 - 1], argmax_of("[2, 6442450941]", "[2, 3]")),
         (ARGMAX, ROIS[0], [1], f"{ROWS} [5]"),
         (ARGMAX, torch.tensor(0.0), [1], f"{ROWS} []"),
-        (ARGMAX, ROIS.long(), [1], f"expected boxes {DTYPES}, got Long"),
+        (ARGMAX, ROIS.long(), [1], f"expected boxes {DTYPES}, got torch.int64"),
     ],
 )
 def test_gather_and_scatter_check_the_argmax(argmax, rois, level_bins, message):
@@ -153,7 +153,7 @@ def test_gather_and_scatter_check_the_boxes(rois, error, message):
 @pytest.mark.parametrize(
     ("grad", "size", "message"),
     [
-        (GRAD.int(), SIZE, f"expected grad_output {DTYPES}, got Int"),
+        (GRAD.int(), SIZE, f"expected grad_output {DTYPES}, got torch.int32"),
         (GRAD[:1], SIZE, "expected grad_output of the shape of argmax, [2, 3], got [1, 3]"),
         (GRAD[:, :2], SIZE, "expected grad_output of the shape of argmax, [2, 3], got [2, 2]"),
         (GRAD[0], SIZE, "expected grad_output of the shape of argmax, [2, 3], got [3]"),
@@ -186,7 +186,7 @@ def test_scatter_checks_the_gradient_and_its_size(grad, size, message):
 def test_gather_checks_its_source():
     for source, message in (
         (X[0], "expected source of shape [N, C, H, W], got [3, 4, 5]"),
-        (X.int(), f"expected source {DTYPES}, got Int"),
+        (X.int(), f"expected source {DTYPES}, got torch.int32"),
         (X[..., :0], "expected source with at least one row and one column, got [2, 3, 4, 0]"),
     ):
         assert_refuses(

@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import spp_ext
 import spp_ext.ops
-from spp_ext._torch.errors import as_documented, spoken_by
+from spp_ext._torch.errors import as_documented, raise_for_memory, spoken_by
 
-SENTENCE = "spp_ext.gather: expected argmax of dtype int32, got Long"
+SENTENCE = "spp_ext.gather: expected argmax of dtype torch.int32, got torch.int64"
 MEMORY = "spp_ext.scatter: could not allocate the memory of its result"
 
 
@@ -61,6 +61,7 @@ int main() {
   assert(failure("CUDA out of memory. Tried to allocate 20.00 MiB.\\nSee the documentation") == memory);
   assert(failure("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to") == memory);
   assert(failure("std::bad_alloc") == memory && failure("") == memory && failure(nullptr) == memory);
+  assert(failure("Storage size calculation overflowed with sizes=[1, 2]") == memory);
   assert(failure("CUDA error: an illegal memory access was encountered\\nCUDA kernel errors might be") ==
          "spp_ext.gather: torch did not give the memory of a copy: "
          "CUDA error: an illegal memory access was encountered");
@@ -75,6 +76,30 @@ def test_only_what_torch_calls_a_lack_of_memory_is_one(tmp_path):
     csrc = Path(__file__).parents[2] / "csrc"
     subprocess.run(["g++", "-std=c++17", f"-I{csrc}", source, "-o", program, "-rdynamic", "-ldl"], check=True)
     subprocess.run([program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_memory"),
+    [
+        ("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee the documentation", True),
+        ("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to", True),
+        ("std::bad_alloc", True),
+        ("Storage size calculation overflowed with sizes=[1, 2]", True),
+        ("CUDA error: an illegal memory access was encountered\nout of memory", False),
+    ],
+)
+def test_what_torch_calls_a_lack_of_memory_is_one_in_python_too(text, is_memory):
+    error = RuntimeError(text)
+    with pytest.raises(RuntimeError) as caught:
+        try:
+            raise error
+        except RuntimeError:
+            raise_for_memory("spp_ext.gather", "a copy", error)
+    if is_memory:
+        assert type(caught.value) is torch.OutOfMemoryError
+        assert str(caught.value) == "spp_ext.gather: could not allocate the memory of a copy"
+    else:
+        assert caught.value is error
 
 
 def test_a_broken_gpu_is_not_taken_for_a_full_one(monkeypatch):
@@ -190,7 +215,7 @@ def test_results_without_data_are_refused_as_those_with_data_are():
         lambda: ops.spatial_pyramid_pool(x.int(), [1, 1]): "expected input of dtype float32",
         lambda: ops.scatter(grad, argmax, None, [1], [1, 2, 4], False): "expected input_size of 4 numbers",
         lambda: ops.scatter(grad.int(), argmax, None, [1], [1, 2, 4, 4], False): "expected grad_output of dtype",
-        lambda: ops.gather(x, argmax.long(), None, [1]): "expected argmax of dtype int32",
+        lambda: ops.gather(x, argmax.long(), None, [1]): "expected argmax of dtype torch.int32",
         lambda: ops.gather_of_maps([], argmax, rois, rois[:, 0].long(), [1]): "expected at least one map in sources",
     }.items():
         with pytest.raises(ValueError, match=rf"^spp_ext\.\w+: {message}"):

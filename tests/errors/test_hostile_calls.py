@@ -1,5 +1,7 @@
 """Hostile calls end in Python exceptions: none ends the process."""
 
+import os
+import re
 import textwrap
 
 import pytest
@@ -52,9 +54,54 @@ def test_running_out_of_memory_is_an_error_like_any_other():
     )
     assert outcomes.pop() == "returned"
     for outcome in outcomes:
-        kind, _, message = outcome.partition(" ")
-        assert kind in ("MemoryError", "OutOfMemoryError"), outcome
-        assert ".h" not in message and "/" not in message and "\\n" not in message, outcome
+        assert re.fullmatch(r"OutOfMemoryError spp_ext\.\w+: could not allocate the memory [\w ]+", outcome), outcome
+
+
+# Each call with a little more memory at a time, until there is enough: whichever block is the first that cannot be had.
+SHORT_OF_MEMORY = """
+x, plane = torch.rand(16, 16, 64, 64), torch.rand(1, 8, 512, 512)
+channels_last = x.contiguous(memory_format=torch.channels_last)
+rois, indices, boxes = torch.zeros(2**16, 5), torch.zeros(2**16, dtype=torch.int32), [torch.zeros(2**19, 4).half()]
+calls = {
+    "spatial_pyramid_pool": lambda: spp_ext.spatial_pyramid_pool(x, (64,), return_indices=True),
+    "roi_spatial_pyramid_pool": lambda: spp_ext.roi_spatial_pyramid_pool(x[:1, :1], boxes, (1,), return_indices=True),
+    "roi_spatial_pyramid_pool ": lambda: spp_ext.roi_spatial_pyramid_pool([x, x], rois, (1,), map_indices=indices),
+    "ops.roi_pool": lambda: spp_ext.ops.roi_pool(x, rois, 2),
+    "ops.adaptive_max_pool2d": lambda: spp_ext.ops.adaptive_max_pool2d(channels_last, 64, return_indices=True),
+    "ops.multi_kernel_max_pool2d": lambda: spp_ext.ops.multi_kernel_max_pool2d(plane, (5, 3)),
+}
+for name, call in calls.items():
+    call()
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    for more in range(1, 400, 2):  # MiB
+        resource.setrlimit(resource.RLIMIT_AS, (size + (more << 20), -1))
+        try:
+            call()
+            break
+        except Exception as error:
+            print(name, type(error).__name__, str(error).replace("\\n", "\\\\n"), sep="|")
+    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+"""
+
+
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="asan reserves more than any limit")
+def test_whatever_memory_is_short_the_op_that_was_called_is_named():
+    script = "import resource\nimport torch\nimport spp_ext\ntorch.set_num_threads(1)" + SHORT_OF_MEMORY
+    done = run_python("-c", script, MALLOC_MMAP_THRESHOLD_="65536")  # a larger block is mapped, and unmapped once free
+    assert done.returncode == 0, done.stderr
+    failures = [line.split("|") for line in done.stdout.splitlines()]
+    for name, kind, message in failures:
+        sentence = rf"spp_ext\.{re.escape(name.strip())}: could not allocate the memory [\w ]+"
+        assert kind == "OutOfMemoryError" and re.fullmatch(sentence, message), (name, kind, message)
+    assert {name.strip() for name, *_ in failures} == {
+        "spatial_pyramid_pool",
+        "roi_spatial_pyramid_pool",
+        "ops.roi_pool",
+        "ops.adaptive_max_pool2d",
+        "ops.multi_kernel_max_pool2d",
+    }
+    assert any(message.endswith("of its indices") for *_, message in failures)
 
 
 def test_hostile_calls_end_in_python_exceptions():
@@ -125,10 +172,10 @@ def test_boxes_of_any_size_are_pooled_or_refused_without_a_crash():
 
 def test_tensors_without_data_and_boxes_of_no_image_are_survived():
     x, argmax, rois = "torch.zeros(2, 3, 4, 5)", "torch.zeros(2, 3, dtype=torch.int32)", "torch.zeros(2, 5)"
-    attempts(
+    pooled, public, *others = attempts(
+        f"ops.spatial_pyramid_pool({x}.to('meta'), [1, 1])",
         f"spp_ext.spatial_pyramid_pool({x}.to('meta'))",
         f"spp_ext.roi_spatial_pyramid_pool({x}, {rois}.to('meta'))",
-        f"ops.spatial_pyramid_pool({x}.to('meta'), [1, 1])",
         f"ops.gather({x}, {argmax}.to('meta'), None, [1])",
         f"ops.gather({x}.to('meta'), {argmax}, {rois}, [1])",
         f"ops.scatter({argmax}.to('meta').float(), {argmax}, None, [1], [2, 3, 4, 5], False)",
@@ -138,3 +185,7 @@ def test_tensors_without_data_and_boxes_of_no_image_are_survived():
             for n in ("2.0", "-1.0", "1e30", "-1e30", "float('nan')", "float('inf')")
         ),
     )
+    assert pooled == public == "returned"
+    elsewhere, of_no_image = others[:5], others[5:]
+    assert all(re.fullmatch("ValueError .* on one device, got two", outcome) for outcome in elsewhere), elsewhere
+    assert [outcome.split()[0] for outcome in of_no_image] == ["IndexError"] * 4 + ["ValueError"] * 2

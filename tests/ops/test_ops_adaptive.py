@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from support import KINDS, assert_same, assert_well_written, integers, lay_out, make_map
+from support import KINDS, assert_refuses, assert_same, assert_well_written, integers, lay_out, make_map
 
 from spp_ext.ops import AdaptiveMaxPool2d, adaptive_max_pool2d
 
@@ -84,6 +84,11 @@ def test_a_bad_output_size_is_refused_with_torchs_type_of_error(size):
         adaptive_max_pool2d(x, size)
     assert outcome(adaptive_max_pool2d, x, size) is outcome(F.adaptive_max_pool2d, x, size)
     assert_well_written(str(caught.value))
+
+
+def test_more_bins_than_a_level_may_have_are_refused():
+    message = "spp_ext.ops.adaptive_max_pool2d: expected output_size of at most 2147483647 bins, got (65536, 32768)"
+    assert_refuses(RuntimeError, message, lambda: adaptive_max_pool2d(torch.zeros(1, 1, 2, 2), (2**16, 2**15)))
 
 
 SHAPES = [[], [5], [5, 6], [1, 2, 3, 5, 6], [2, 0, 5, 6], [2, 3, 0, 6], [2, 3, 5, 0], [3, 0, 6], [0, 0, 5, 6]]

@@ -94,6 +94,19 @@ def test_nan_wins(dtype):
     assert [v != v for v in values] == [True, False, True, False, True, False]
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_a_nan_in_one_channel_alone_wins_there(layout, dtype):
+    """Wherever it is among the channels that are pooled together."""
+    x = gaussian((1, 64, 5, 6), dtype)
+    for channel in range(64):
+        one = x.clone()
+        one[0, channel, 3, 2] = NAN
+        one = lay_out(one, layout)
+        assert_same(spp_ext.spatial_pyramid_pool(one, (1, 2)), torch_pyramid(one, (1, 2))[0])
+        of_all = spp_ext.roi_spatial_pyramid_pool(one, torch.tensor([[0.0, 0, 0, 5, 4]]), (1, 2))
+        assert_same(of_all, torch_pyramid(one, (1, 2))[0])
+
+
 def test_all_minus_infinity_gives_minus_infinity_and_the_first_cell(dtype):
     assert pool([[-INF, -INF], [-INF, -INF]], [1, 2], dtype) == ([-INF] * 5, [0, 0, 1, 2, 3])
     assert pool([[-INF, -3]], [1], dtype) == ([-3], [1])

@@ -1,5 +1,6 @@
 """Pooling of regions: tables to check by eye, then equality with the reference under every convention."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from support import (
     assert_same,
     assert_same_bits,
     gaussian,
+    generator,
     integers,
     lay_out,
     make_map,
@@ -175,6 +177,18 @@ def test_float64_boxes_beyond_float32():
     check(make_map("ties", (1, 2, 7, 8)), rois)
 
 
+@pytest.mark.parametrize("dtype_of_boxes", [torch.float32, torch.float64])
+def test_windows_far_beyond_the_map_keep_their_length(dtype_of_boxes):
+    """The middle of a window from -2^31 to 2^33 is at 3 * 2^30, so the map is in its first half."""
+    x = make_map("ties", (1, 2, 7, 8))
+    rois = rois_of((-(2**31), 0, 2**33, 6), (0, -(2**31), 7, 2**33), (-(2**39), 0, 2**38, 6), dtype=dtype_of_boxes)
+    check(x, rois, (1, 2))
+    pooled = spp_ext.split_levels(spp_ext.roi_spatial_pyramid_pool(x, rois, ((1, 2), (2, 1))), ((1, 2), (2, 1)))
+    most = x.amax((2, 3))[0]
+    assert torch.equal(pooled[0][0, :, 0].T, torch.stack([most, torch.zeros(2)]))
+    assert torch.equal(pooled[1][1, :, :, 0].T, torch.stack([most, torch.zeros(2)]))
+
+
 def test_every_dtype_layout_and_kind_of_data(dtype, layout, kind):
     x = lay_out(make_map(kind, (2, 5, 7, 9), dtype), layout)
     check(x, random_rois(9, 2, 7, 9, seed=len(layout)))
@@ -221,6 +235,34 @@ def test_regions_that_touch_a_few_rows_each(dtype, layout):
 def test_one_large_region_on_a_large_map(layout, two_threads):
     x = lay_out(gaussian((1, 3, 120, 130), torch.float32), layout)
     check(x, rois_of((3, 5, 120, 111)), (1, 2, 3, 6), 1.0, ["roi_pool"])
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_regions_of_a_map_whose_rows_no_thread_may_copy(layout, two_threads):
+    """Regions far apart are pooled in bands of rows, and large ones from the map itself: all as if alone."""
+    levels, (height, width) = (1, 3, (1, 5), TABLE_BINS), (600, 610)
+    x = integers((2, 3, height, width), torch.float32, low=-100, high=100)
+    x[1, 2, 40, 50] = NAN
+    rois = random_rois(120, 2, height, width, seed=4)
+    rois[:, 1:3].clamp_(0, 590)
+    rois[::2, 3:] = rois[::2, 1:3] + torch.randint(0, 30, (60, 2), generator=generator(5))
+    rois[:, 3:].clamp_(0, 599)
+    rois = torch.cat([rois_of((0, 0, 609, 599), (-300, 20, 900, 599), (900, 900, 950, 950), (3, 500, 700, 640)), rois])
+    rois[:2, 0] = 1
+    x = lay_out(x, layout)
+    values, argmax = spp_ext.roi_spatial_pyramid_pool(x, rois, levels, convention="outer", return_indices=True)
+    assert_same(spp_ext.roi_spatial_pyramid_pool(x, rois, levels, convention="outer"), values)
+    expected = reference.roi_spatial_pyramid_pool(x, rois[1:4], levels, convention="outer", return_indices=True)
+    assert_same([values[1:4], argmax[1:4]], expected)  # these leave the map
+    for row, (image, *box) in enumerate(rois.tolist()):
+        if row in (1, 2, 3):
+            continue
+        x0, y0 = (math.floor(corner) for corner in box[:2])
+        x1, y1 = (max(math.ceil(end), begin + 1) for end, begin in zip(box[2:], (x0, y0), strict=True))
+        cut_out = x[int(image), :, y0:y1, x0:x1]
+        alone, cells = spp_ext.spatial_pyramid_pool(cut_out, levels, return_indices=True)
+        assert_same(values[row], alone)
+        assert torch.equal(argmax[row], (cells // (x1 - x0) + y0) * width + cells % (x1 - x0) + x0)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

@@ -118,6 +118,21 @@ def test_a_map_index_that_int32_cannot_hold_does_not_come_to_mean_a_map():
     assert_refuses(IndexError, message, lambda: pool(maps, rois, map_indices))
 
 
+def test_map_indices_of_any_strides_in_the_registered_op():
+    maps, (rois, map_indices) = several(), regions(40)
+    arguments = ([1, 1, 2, 2], SCALES, ROI_POOL, False)
+    op = torch.ops.spp_ext.roi_spatial_pyramid_pool_of_maps
+    expected = pool(maps, rois, map_indices, (1, 2))
+    for strided in (
+        torch.stack([map_indices, 4 - map_indices], 1)[:, 0],
+        torch.zeros(len(map_indices) + 3, dtype=torch.int64)[3:].copy_(map_indices),
+    ):
+        assert_same(op(maps, rois, strided, *arguments), expected)
+    for m in range(5):
+        same = torch.tensor([m]).expand(len(rois))
+        assert_same(op(maps, rois, same, *arguments), pool(maps, rois, same.clone(), (1, 2)))
+
+
 def test_one_scale_serves_all_maps():
     maps, (rois, map_indices) = several(), regions(30)
     assert_same(pool(maps, rois, map_indices, scales=0.5), pool(maps, rois, map_indices, scales=[0.5] * 5))
@@ -476,7 +491,7 @@ ALIKE = (
             FIRST,
             1.0,
             ValueError,
-            "expected maps of one dtype, got input[0] of Float and input[1] of Double",
+            "expected maps of one dtype, got input[0] of torch.float32 and input[1] of torch.float64",
         ),
         (
             [X, Y[:, :, :0]],
@@ -558,7 +573,7 @@ ARGMAX, GRAD = torch.zeros(1, 3, dtype=torch.int32), torch.zeros(1, 3)
         (
             lambda: kernels.gather_of_maps([X, Y], ARGMAX, ROIS, FIRST.int(), [1]),
             ValueError,
-            "spp_ext.gather_of_maps: expected map_indices of dtype int64, got Int",
+            "spp_ext.gather_of_maps: expected map_indices of dtype torch.int64, got torch.int32",
         ),
         (
             lambda: kernels.scatter_of_maps(GRAD, ARGMAX, ROIS, FIRST, [1], SIZES_OF, [False]),
