@@ -90,7 +90,7 @@ struct MapCut {
   const FeatureMap& map;
   std::int64_t per_unit;  // planes, or channels of one image
 
-  MapCut(const FeatureMap& map, std::int64_t images, std::int64_t threads) : map(map) {
+  MapCut(const FeatureMap& input, std::int64_t images, std::int64_t threads) : map(input) {
     const std::int64_t vector = lanes(map.dtype);
     if (is_contiguous()) {
       per_unit = std::clamp<std::int64_t>(divide_up(images * map.channels, threads), 1, vector);

@@ -10,7 +10,7 @@ import spp_ext
 from spp_ext import reference
 from spp_ext.cli import selftest
 
-NOT_POOLS = {"num_bins", "split_levels", "replace_pooling"}
+NOT_POOLS = {"num_bins", "split_levels", "replace_pooling", "restore_pooling"}
 NAMES = [f"{op.module.__name__}.{op.op}" for op in selftest.OPS]
 
 
