@@ -88,9 +88,9 @@ def spatial_pyramid_pool(
         ValueError: ``input`` has another rank or no rows or columns, a level is not positive, maps of a list do not fit
             together, ``sizes`` do not fit ``input`` or come with a list, or ``out`` does not fit, overlaps ``input`` or
             itself in memory, or comes with ``return_indices``.
-        NotImplementedError: a map of a list is a DTensor, or any tensor where ``out`` is given.
+        NotImplementedError: a map of a list is a DTensor, or any tensor where ``out`` is given; or a tensor is nested,
+            sparse or mkldnn.
         RuntimeError: a derivative is asked for beside ``out``.
-        NotImplementedError: a tensor is nested, sparse or mkldnn.
 
     Example::
 
@@ -160,7 +160,7 @@ def _pool_images(
     if not return_indices:
         return output
     assert argmax is not None
-    return output, argmax.long()
+    return output, as_indices(op, argmax)
 
 
 def _parse_list(op: str, input: Sequence[Any]) -> tuple[Tensor, ...]:
