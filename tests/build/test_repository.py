@@ -52,3 +52,13 @@ def test_named_paths_exist(file):
     paths = {path.rstrip(".") for path in PATH.findall((ROOT / file).read_text())}
     assert paths
     assert sorted(path for path in paths if not (ROOT / path).exists()) == []
+
+
+def test_the_checks_of_the_ci_recipe_pass():
+    (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "ci.md").read_text(), re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(program, names)
+    checks = [value for name, value in names.items() if name.startswith("test_")]
+    assert len(checks) == 3
+    for check in checks:
+        check()
