@@ -155,7 +155,7 @@ def steps(call: Call, baselines: Sequence[str]) -> dict[str, Callable[[], object
         expected = found[OURS](input)
     except (ValueError, RuntimeError) as error:
         raise Unable(" ".join(str(error).split())) from error
-    # Sums of ones are exact in every dtype, whatever their order.
+    # Few random signs add up to more than 256, and up to there sums are exact in every dtype, whatever their order.
     signs = torch.randint(0, 2, expected.shape, generator=torch.Generator().manual_seed(call.seed)) * 2 - 1
     grad_output = signs.to(expected)
     leaf = input.detach().requires_grad_(call.backward)
