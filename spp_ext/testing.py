@@ -116,8 +116,10 @@ def _reference_gradients(
     """The reference's gradient of each map."""
     if maps[0].dim() == 3:
         grad_output, argmax = grad_output[None], argmax[None]
-    images = list(range(len(argmax)))
-    map_of_row = torch.zeros(len(argmax), dtype=torch.int64)
+    # Of whole maps, the rows are image after image, map after map.
+    count = len(argmax) // len(maps)
+    images = list(range(count)) * len(maps)
+    map_of_row = torch.arange(len(maps)).repeat_interleave(count)
     if "boxes" in arguments:
         images, _ = reference.split_boxes("reference", arguments["boxes"], maps[0].shape[0])
     indices = arguments.get("map_indices")

@@ -71,7 +71,7 @@ class Case(ABC):
 
     def input(self) -> Tensor | list[Tensor]:
         """The map, or the sequence of maps where the call is one of several."""
-        return self.inputs if "map_indices" in self.arguments else self.inputs[0]
+        return self.inputs if len(self.inputs) > 1 or "map_indices" in self.arguments else self.inputs[0]
 
     def describe(self) -> str:
         """The parameters, a few lines."""
