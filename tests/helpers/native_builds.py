@@ -16,10 +16,11 @@ TOOLS = Path(sys.executable).parent  # the environment's cmake and ninja, or els
 
 def run(*command, **environment):
     """What a command prints; it must succeed."""
+    given = {name: value for name, value in os.environ.items() if name != "SPP_EXT_CUDA"}
     path = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         list(map(os.fspath, command)),
-        env={**os.environ, "PATH": path, "SPP_EXT_CUDA": "0", **environment},
+        env={**given, "PATH": path, **environment},
         capture_output=True,
         text=True,
         check=False,
