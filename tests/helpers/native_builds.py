@@ -39,6 +39,6 @@ def build(source, folder, *options):
 def cpp_package(prefix, name="cpp", *options):
     """Builds what C++ users get in ``build/<name>``, warnings as errors, and installs it in ``prefix``, its result."""
     folder = ROOT / "build" / name
-    build(ROOT, folder, "-DSPP_EXT_WERROR=ON", "-DCMAKE_DISABLE_FIND_PACKAGE_Python=ON", *options)
+    build(ROOT, folder, "-DSPP_EXT_WERROR=ON", "-DCMAKE_DISABLE_FIND_PACKAGE_Python=ON", "-USPP_EXT_CUDA", *options)
     run("cmake", "--install", folder, "--prefix", prefix)
     return prefix
