@@ -15,7 +15,7 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 PY := .venv/bin/python
 LIBRARY := spp_ext/libspp_ext_cpu.so
 NATIVE_SOURCES := CMakeLists.txt $(shell find cmake csrc -type f)
-CXX_SOURCES := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+CXX_SOURCES := $(shell find csrc examples tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo sppnet-demo test test-integration test-peers test-aarch64 test-clang bench bench-peers lint format \

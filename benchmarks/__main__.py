@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -15,11 +13,10 @@ from typing import Any
 
 import torch
 
-import spp_ext
 from spp_ext._progress import progress
-from spp_ext.cli.info import describe_cpu
+from spp_ext.cli import bench
 from spp_ext.cli.tables import as_text
-from spp_ext.cli.timing import interleaved_samples
+from spp_ext.cli.timing import TURNS, interleaved_samples, settle_malloc, spread
 
 from . import measure, overhead, report, sppnet
 from .baselines import contenders
@@ -46,29 +43,16 @@ def _version(package: str) -> str | None:
 
 def _about(device: str) -> report.Result:
     """What a result says besides its rows."""
-    return {
-        "hardware": describe_cpu() if device == "cpu" else torch.cuda.get_device_name(),
-        "device": device,
-        "cpu": describe_cpu(),
-        "instruction_set": str(torch.ops.spp_ext.cpu_instruction_set()),
-        "versions": {
-            "spp_ext": spp_ext.__version__,
-            "torch": torch.__version__,
-            **{package: _version(package) for package in ("torchvision", "openvino", "onnxruntime")},
-            "cuda": torch.version.cuda,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        },
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
+    result = bench.about(device)
+    result["versions"] |= {package: _version(package) for package in ("torchvision", "openvino", "onnxruntime")}
+    return result | {"commit": commit()}
 
 
 def _measure(case: Case, device: str, threads: int | None, options: argparse.Namespace) -> report.Row:
     found, omitted = contenders(case, device, options.compile)
     functions = {name: it.run for name, it in found.items()}
-    samples = interleaved_samples(functions, turns=options.turns, seconds=options.seconds, turn=measure.TURNS[device])
-    times = {name: measure.spread(samples[name], it.share) for name, it in found.items()}
+    samples = interleaved_samples(functions, turns=options.turns, seconds=options.seconds, turn=TURNS[device])
+    times = {name: spread(samples[name], it.share) for name, it in found.items()}
     roles = {name: it.role for name, it in found.items()}
     row = report.make_row(
         case, device, threads, times, roles, {name: it.share for name, it in found.items() if it.share != 1}
@@ -106,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"benchmarks: no case has any of {options.filter} in its name", file=sys.stderr)
         return 1
     if device == "cpu":
-        measure.settle_malloc()
+        settle_malloc()
     every_threads: list[Any] = [None] if device == "cuda" else options.threads
     result = _about(device) | {"turns": options.turns, "seconds": options.seconds, "threads": every_threads}
     result["compile"] = options.compile

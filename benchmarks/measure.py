@@ -1,49 +1,21 @@
-"""Times contenders side by side, and finds how much memory a call takes at its peak."""
+"""Times calls that wait for the GPU, and finds how much memory a call takes at its peak."""
 
 from __future__ import annotations
 
 import ctypes
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from spp_ext.cli.timing import one_turn
+from spp_ext.cli.timing import one_turn, rested_turn
 
 from .baselines import Contender, contenders
 from .cases import WITH_ARGMAX, WITH_BACKWARD, Case, cases
-
-MOST_CALLS = 20  # in one turn on a GPU, because its queue must hold the kernels of all of them
-QUEUE_SECONDS = 0.2  # the GPU is held up no longer than this
-REST_SECONDS = 0.01  # between turns on the CPU
-CYCLES_PER_SECOND = 2_000_000_000  # of a GPU's clock, roughly
-
-
-def device_turn(function: Callable[[], object], seconds: float) -> list[float]:
-    """The seconds that each of a few calls kept the GPU busy.
-
-    The GPU is held up while the calls are queued, so that it then runs them back to back and the events around each see
-    the GPU's time, not the Python in between.
-    """
-    start = time.perf_counter()
-    function()
-    queued = time.perf_counter() - start
-    torch.cuda.synchronize()
-    calls = max(1, min(MOST_CALLS, int(seconds / (time.perf_counter() - start))))
-    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
-    torch.cuda._sleep(int(min(2 * calls * queued, QUEUE_SECONDS) * CYCLES_PER_SECOND))
-    for before, after in events:
-        before.record()
-        function()
-        after.record()
-    torch.cuda.synchronize()
-    return [before.elapsed_time(after) / 1e3 for before, after in events]
 
 
 def waiting_turn(function: Callable[[], object], seconds: float) -> list[float]:
@@ -57,35 +29,7 @@ def waiting_turn(function: Callable[[], object], seconds: float) -> list[float]:
     return one_turn(run, seconds)
 
 
-def settle_malloc() -> None:
-    """Makes glibc keep freed blocks of up to 32 MiB (it allows no more) for the next call.
-
-    It does so by itself in a process that has run for long, depending on what was allocated before. The page faults of
-    a call's result, which matter in a call of 0.1 ms, would then depend on the cases before it. Without glibc nothing
-    changes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
-        mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-
-
-def rested_turn(function: Callable[[], object], seconds: float) -> list[float]:
-    """`one_turn`, once the threads of the function before are asleep: OpenMP's spin for milliseconds after a call."""
-    if torch.get_num_threads() > 1:
-        time.sleep(REST_SECONDS)
-    return one_turn(function, seconds)
-
-
-TURNS = {"cpu": rested_turn, "cuda": device_turn}
 WAITING_TURNS = {"cpu": rested_turn, "cuda": waiting_turn}
-
-
-def spread(samples: Sequence[float], share: float = 1.0) -> dict[str, float]:
-    """Median and the tenth and ninetieth percentile in seconds, of functions that do a share of the work."""
-    tenths = statistics.quantiles(samples, n=10, method="inclusive") if len(samples) > 1 else [samples[0]] * 9
-    numbers = {"median": statistics.median(samples), "p10": tenths[0], "p90": tenths[-1]}
-    return {name: round(number / share, 10) for name, number in numbers.items()} | {"calls": len(samples)}
 
 
 # ---- memory ------------------------------------------------------------------------------------------------

@@ -9,9 +9,8 @@ from torch import Tensor
 
 import spp_ext
 from spp_ext.cli.composition import compose
-from spp_ext.cli.timing import interleaved_samples
+from spp_ext.cli.timing import interleaved_samples, spread
 
-from . import measure
 from .cases import LEVELS
 
 CALLS = 10  # timed together: enough to hide what reading the clock costs, few enough to be seldom interrupted
@@ -43,7 +42,7 @@ def table(turns: int, seconds: float) -> str:
     ):
         functions = {name: _many(lambda call=call, pool=pool: call(pool)) for name, pool in pools.items()}
         samples = interleaved_samples(functions, turns=turns, seconds=seconds)
-        medians = {name: measure.spread(times, CALLS)["median"] for name, times in samples.items()}
+        medians = {name: spread(times, CALLS)["median"] for name, times in samples.items()}
         lines.append(title)
         for name, median in medians.items():
             lines.append(f"  {name:24} {median * 1e6:6.2f} us  {median / medians['torch']:4.2f} of torch")

@@ -35,7 +35,7 @@ def make_row(
         case: which.
         device: "cpu" or "cuda".
         threads: of torch; None on a GPU.
-        times: contender -> what `measure.spread` says, in seconds.
+        times: contender -> what `timing.spread` says, in seconds.
         roles: contender -> `baselines.Contender.role`.
         sampled: contender -> the share of the work it did, if not all.
     """

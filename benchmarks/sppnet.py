@@ -26,7 +26,7 @@ from spp_ext import models
 from spp_ext._progress import progress
 from spp_ext.cli.composition import propose_regions
 from spp_ext.cli.tables import as_text
-from spp_ext.cli.timing import interleaved_samples
+from spp_ext.cli.timing import interleaved_samples, spread
 from spp_ext.models.detector import Maps
 
 from . import measure, report
@@ -120,7 +120,7 @@ def run(about: Result, device: str, threads: int | None, turns: int, seconds: fl
         progress(1, 2, "R-CNN and SPP-net in turn")
         samples = interleaved_samples(steps, turns=turns, seconds=seconds, turn=measure.WAITING_TURNS[device])
     progress(2, 2, "")
-    times = {name: measure.spread(samples[name], shares.get(name, 1.0)) for name in steps}
+    times = {name: spread(samples[name], shares.get(name, 1.0)) for name in steps}
     medians = {name: time["median"] for name, time in times.items()}
     result = about | {
         "benchmark": "sppnet",

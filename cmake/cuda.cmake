@@ -1,9 +1,15 @@
 # Decides whether the CUDA kernels are built, and for which architectures. A compiler decides, never a GPU: the machine
 # that builds need not have one.
 #
-#   SPP_EXT_CUDA           auto (default): when nvcc is found; 1: always, an error without nvcc; 0: never
+#   SPP_EXT_CUDA           auto: when nvcc is found; 1: always, an error without nvcc; 0: never. Default: auto for the
+#                          Python package; 0 for C++ users, whom it would cost minutes
 #   TORCH_CUDA_ARCH_LIST   (environment) architectures as in torch's extensions, "8.0;9.0+PTX"
-set(SPP_EXT_CUDA "auto" CACHE STRING "Build the CUDA kernels: auto, 1 or 0")
+if(SPP_EXT_BUILD_PYTHON)
+  set(default_of_cuda auto)
+else()
+  set(default_of_cuda 0)
+endif()
+set(SPP_EXT_CUDA ${default_of_cuda} CACHE STRING "Build the CUDA kernels: auto, 1 or 0")
 if(DEFINED ENV{SPP_EXT_CUDA})
   set(SPP_EXT_CUDA $ENV{SPP_EXT_CUDA})
 endif()
@@ -63,12 +69,22 @@ set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/cuda/*.cu)
 add_library(spp_ext_cuda_kernels STATIC ${cuda_sources})
-target_include_directories(spp_ext_cuda_kernels PUBLIC csrc)
+add_library(spp_ext::cuda_kernels ALIAS spp_ext_cuda_kernels)
+set_target_properties(spp_ext_cuda_kernels PROPERTIES EXPORT_NAME cuda_kernels)
+target_compile_features(spp_ext_cuda_kernels PUBLIC cxx_std_17)
+target_include_directories(
+  spp_ext_cuda_kernels PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/csrc>
+                              $<INSTALL_INTERFACE:include> $<INSTALL_INTERFACE:include/spp_ext>)
+target_link_libraries(spp_ext_cuda_kernels INTERFACE $<INSTALL_INTERFACE:CUDA::cudart_static>)
 # The runtime is linked statically: it then works beside a torch with any CUDA runtime, and beside one with none.
 set_target_properties(spp_ext_cuda_kernels PROPERTIES CUDA_RUNTIME_LIBRARY Static)
 include(cmake/cuda_flags.cmake)
 spp_ext_cuda_flags(cuda_flags ${CMAKE_CUDA_COMPILER_VERSION})
 target_compile_options(spp_ext_cuda_kernels PRIVATE ${cuda_flags})
+
+install(TARGETS spp_ext_cuda_kernels EXPORT spp_ext_cuda)
+install(FILES csrc/cuda/kernels.h csrc/cuda/tuning.h DESTINATION include/spp_ext/cuda)
+install(EXPORT spp_ext_cuda FILE spp_ext-cuda-targets.cmake NAMESPACE spp_ext:: DESTINATION ${SPP_EXT_INSTALL_CMAKE})
 
 # "80-real" is machine code alone, "90" has PTX as well.
 list(JOIN architectures " " architecture_text)

@@ -31,11 +31,12 @@ __all__ = [
 
 
 # Imported when they are first asked for.
-_LAZY = ("models", "onnx")
+_LAZY = ("models", "onnx", "testing")
 
 if TYPE_CHECKING:
     from spp_ext import models as models
     from spp_ext import onnx as onnx
+    from spp_ext import testing as testing
 else:  # A type checker that saw this function would accept any name.
 
     def __getattr__(name: str) -> Any:

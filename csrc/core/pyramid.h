@@ -93,9 +93,16 @@ struct PyramidView {
 
 class Pyramid {
  public:
-  // Reads the flat form of spp_ext/levels.py: `rows, cols` for a grid; `-count, row_divisions,
-  // col_divisions` and `top, left, bottom, right` of each rectangle for listed bins. Throws
-  // std::invalid_argument.
+  // Reads levels from one flat list of numbers, level after level; the registered ops take the same,
+  // and spp_ext/levels.py writes it. The sign of a level's first number says which kind it is:
+  //
+  //   rows, cols                                       a grid of rows x cols bins
+  //   -count, row_divisions, col_divisions,            `count` listed bins: rectangles in parts of a
+  //     count times top, left, bottom, right           window cut into row_ x col_divisions
+  //
+  // Rectangles are half-open, 0 <= top < bottom <= row_divisions, and columns alike. {1, 1, 2, 2} is
+  // the whole and its quarters, 5 bins; {-2, 2, 2, 0, 0, 1, 2, 1, 0, 2, 2} the upper and the lower
+  // half. Throws std::invalid_argument for what is no such list.
   // Without `derive` all levels are base levels, as bin edges that are not exact need it.
   Pyramid(const std::int64_t* encoded, std::size_t size, bool derive = true) {
     std::size_t at = 0;

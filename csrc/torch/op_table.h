@@ -3,8 +3,9 @@
 // which have the same names.
 // The Python side has its own table, spp_ext/_torch/op_table.py; a test compares the two.
 //
-// Levels come in the flat form of spp_ext/levels.py. A convention comes as its number in RoiConvention,
-// since strings pass the stable ABI of torch 2.13 with a leak. argmax is int32, -1 for an empty bin.
+// Levels come in the flat form that core/pyramid.h describes. A convention comes as its number in
+// RoiConvention, since strings pass the stable ABI of torch 2.13 with a leak. argmax is int32, -1 for
+// an empty bin.
 #pragma once
 
 // clang-format off

@@ -11,19 +11,21 @@ from torch import Tensor
 
 STRIDE = 16  # image pixels per feature cell, wherever there are regions
 
+Grid = int | tuple[int, int]  # a level of n x n bins, or of rows and columns
 
-def compose(input: Tensor, levels: Sequence[int]) -> Tensor:
+
+def compose(input: Tensor, levels: Sequence[Grid]) -> Tensor:
     """Whole-map pooling, ``[N, C, H, W]`` to ``[N, C * B]``, from torch's own ops: one per level."""
     return torch.cat([F.adaptive_max_pool2d(input, level).flatten(1) for level in levels], 1)
 
 
-def compose_indices(input: Tensor, levels: Sequence[int]) -> Tensor:
+def compose_indices(input: Tensor, levels: Sequence[Grid]) -> Tensor:
     """The argmax of `compose`."""
     pooled = [F.adaptive_max_pool2d(input, level, return_indices=True) for level in levels]
     return torch.cat([indices.flatten(1) for _, indices in pooled], 1)
 
 
-def loop_over_slices(input: Tensor, windows: Sequence[tuple[int, int, int, int]], levels: Sequence[int]) -> Tensor:
+def loop_over_slices(input: Tensor, windows: Sequence[tuple[int, int, int, int]], levels: Sequence[Grid]) -> Tensor:
     """Region pooling from torch's own ops: `compose` on the slice of each window ``(y0, y1, x0, x1)``."""
     # Each slice is copied once: each level would otherwise copy it again.
     return torch.cat([compose(input[:, :, y0:y1, x0:x1].contiguous(), levels) for y0, y1, x0, x1 in windows])

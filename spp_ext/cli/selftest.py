@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import spp_ext
-from spp_ext import reference
+from spp_ext import reference, testing
 from spp_ext._torch import library as _library
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -40,7 +40,6 @@ class Case(ABC):
 
     module: ClassVar[ModuleType] = spp_ext  # where the op is public
     op: ClassVar[str]  # its name there and in the reference
-    returns_indices: ClassVar[bool] = True
     takes_one_image: ClassVar[bool] = False  # [C, H, W]
     takes_no_channels: ClassVar[bool] = True
     most_maps: ClassVar[int] = 1
@@ -70,36 +69,9 @@ class Case(ABC):
     def draw_arguments(self, random: np.random.Generator) -> dict[str, Any]:
         """The keyword arguments beside the map."""
 
-    def levels(self, output: Tensor) -> Sequence[Any]:
-        """The levels of an output, as `reference.scatter` takes them."""
-        return self.arguments.get("levels", [tuple(output.shape[2:])])
-
-    def pool(self, module: ModuleType, inputs: Sequence[Tensor], **options: Any) -> Any:
-        """Calls the op of ``module``: its own, or `spp_ext.reference`."""
-        input = list(inputs) if len(inputs) > 1 or "map_indices" in self.arguments else inputs[0]
-        return getattr(module, self.op)(input, **self.arguments, **options)
-
-    def gradients(self, grad_output: Tensor, argmax: Tensor) -> list[Tensor]:
-        """The reference's gradient of each map."""
-        if self.inputs[0].dim() == 3:
-            grad_output, argmax = grad_output[None], argmax[None]
-        count = len(self.inputs)
-        images = list(range(len(argmax) // count)) * count
-        map_of_row = torch.arange(count).repeat_interleave(len(argmax) // count)
-        if "boxes" in self.arguments:
-            images, _ = reference.split_boxes("selftest", self.arguments["boxes"], self.inputs[0].shape[0])
-        if "map_indices" in self.arguments:
-            indices = self.arguments["map_indices"]
-            map_of_row = torch.cat(indices) if isinstance(indices, list) else indices
-        levels = self.levels(argmax)
-        gradients = []
-        for m, input in enumerate(self.inputs):
-            rows = (map_of_row == m).nonzero().flatten()
-            shape = input.shape if input.dim() == 4 else (1, *input.shape)
-            here = [images[row] for row in rows]
-            gradient = reference.scatter(grad_output[rows], argmax[rows], levels, tuple(shape), here)
-            gradients.append(gradient.reshape(input.shape))
-        return gradients
+    def input(self) -> Tensor | list[Tensor]:
+        """The map, or the sequence of maps where the call is one of several."""
+        return self.inputs if len(self.inputs) > 1 or "map_indices" in self.arguments else self.inputs[0]
 
     def describe(self) -> str:
         """The parameters, a few lines."""
@@ -162,7 +134,6 @@ class RoIPool(Case):
 
     module: ClassVar[ModuleType] = spp_ext.ops
     op = "roi_pool"
-    returns_indices = False
 
     def draw_arguments(self, random: np.random.Generator) -> dict[str, Any]:  # noqa: D102
         scale = _scale(random)
@@ -181,7 +152,6 @@ class MultiKernelMaxPool2d(Case):
 
     module: ClassVar[ModuleType] = spp_ext.ops
     op = "multi_kernel_max_pool2d"
-    returns_indices = False
     takes_one_image = True
     max_cells = 500  # every cell has a bin around it
 
@@ -189,9 +159,6 @@ class MultiKernelMaxPool2d(Case):
         sizes = [int(size) for size in random.choice([1, 3, 5, 7, 9, 13, 101], int(random.integers(1, 4)))]
         cascade = bool(random.integers(2))
         return {"kernel_sizes": sorted(sizes) if cascade else sizes, "cascade": cascade}
-
-    def levels(self, output: Tensor) -> Sequence[Any]:  # noqa: D102
-        return [tuple(output.shape[2:])] * (1 + len(self.arguments["kernel_sizes"]))
 
 
 # The ops, and how often each is drawn: the more it can be asked for, the more often.
@@ -340,47 +307,20 @@ def _shown(value: Any) -> str:
 # ---- checking it -------------------------------------------------------------------------------------------
 
 
-def _difference(what: str, got: Tensor, expected: Tensor) -> str | None:
-    """None if the tensors are equal (NaN equals NaN), else the first difference in words."""
-    if got.shape != expected.shape or got.dtype != expected.dtype:
-        return f"{what}: expected {list(expected.shape)} {expected.dtype}, got {list(got.shape)} {got.dtype}"
-    differs = (got != expected) & ~(got.isnan() & expected.isnan())
-    places = differs.nonzero()
-    if not len(places):
-        return None
-    place = tuple(places[0].tolist())
-    return (
-        f"{what}: {len(places)} of {got.numel()} elements differ, first at {list(place)}: "
-        f"expected {expected[place].item()}, got {got[place].item()}"
-    )
-
-
 def check(case: Case) -> str | None:
     """Runs a case through the library and the reference: values alone, values with indices, the gradient.
 
     Returns:
         None if everything is equal, else the first difference in words.
     """
-    expected_values, expected_argmax = case.pool(reference, case.inputs, return_indices=True)
-    # Whole numbers, so that no order of summation can matter.
-    generator = torch.Generator().manual_seed(case.grad_seed)
-    grad_output = torch.randint(-3, 4, expected_values.shape, generator=generator).to(expected_values.dtype)
-    expected_gradients = case.gradients(grad_output, expected_argmax)
-    compared = []
+    function = getattr(case.module, case.op)
     try:
-        compared.append(("values", case.pool(case.module, case.inputs), expected_values))
-        if case.returns_indices:
-            values, argmax = case.pool(case.module, case.inputs, return_indices=True)
-            compared.append(("values, asked for with indices", values, expected_values))
-            compared.append(("indices", argmax, expected_argmax))
-        leaves = [input.detach().requires_grad_() for input in case.inputs]
-        output = case.pool(case.module, leaves)
-        compared.append(("values, asked for with a gradient", output.detach(), expected_values))
-        gradients = torch.autograd.grad(output, leaves, grad_output)
+        testing.check_against_reference(case.op, case.input(), function=function, seed=case.grad_seed, **case.arguments)
+    except AssertionError as difference:
+        return str(difference)
     except Exception as error:  # whatever it is, it is this case's result
         return f"raised {type(error).__name__}: {error}"
-    compared += [("gradient", got, expected) for got, expected in zip(gradients, expected_gradients, strict=True)]
-    return next(filter(None, (_difference(*each) for each in compared)), None)
+    return None
 
 
 def _report(seed: int, index: int, case: Case, difference: str) -> str:

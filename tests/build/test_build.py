@@ -18,6 +18,7 @@ from spp_ext._torch import library as _library
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(spp_ext.__file__).parent
 CUDA_LIBRARY = PACKAGE / "libspp_ext_cuda.so"
+CPP = ROOT / "examples" / "cpp"
 
 sys.path.append(os.fspath(ROOT / "tools"))
 
@@ -136,35 +137,60 @@ ptxas info    : Used 48 registers, used 1 barriers, 8 bytes cumulative stack siz
     assert cuda_report.readable(["_ZN7spp_ext4cuda1kEv"]) == {"_ZN7spp_ext4cuda1kEv": "k"}
 
 
-CONSUMER_CMAKE = """
+# ---- for C++ users ----
+
+CUDA_CONSUMER_CMAKE = """
 cmake_minimum_required(VERSION 3.25)
 project(consumer LANGUAGES CXX)
-find_package(spp_ext REQUIRED)
+find_package(spp_ext REQUIRED COMPONENTS cuda_kernels)
 add_executable(consumer consumer.cpp)
-target_link_libraries(consumer PRIVATE spp_ext::kernels)
+target_link_libraries(consumer PRIVATE spp_ext::cuda_kernels)
 """
-CONSUMER = """
+CUDA_CONSUMER = """
 #include <cstdio>
-#include <spp_ext/cpu/kernels.h>
+#include <spp_ext/cuda/kernels.h>
 
-int main() {
-  using namespace spp_ext;
-  const float map[6] = {1, 5, 2, 0, 3, 4};  // [1, 1, 2, 3]
-  const std::int64_t levels[] = {1, 1, 2, 2};
-  const Pyramid pyramid(levels, 4);
-  float output[5];
-  std::int32_t argmax[5];
-  const FeatureMap input{map, DType::kFloat32, Layout::kContiguous, 1, 1, 2, 3};
-  cpu::pool_map({input, pyramid.view(), output, argmax}, {});
-  for (int i = 0; i < 5; ++i) std::printf("%g@%d ", output[i], argmax[i]);
-}
+int main() { std::printf("[%s]", spp_ext::cuda::driver_fault().c_str()); }
 """
 
 
-def test_cpp_users_need_no_torch(tmp_path):
-    (tmp_path / "CMakeLists.txt").write_text(CONSUMER_CMAKE)
-    (tmp_path / "consumer.cpp").write_text(CONSUMER)
+def test_cpp_users_need_no_torch_and_get_no_cuda_unless_they_ask(tmp_path):
     installed = native_builds.cpp_package(tmp_path / "installed")
-    native_builds.build(tmp_path, tmp_path / "build", f"-DCMAKE_PREFIX_PATH={installed}")
-    printed = native_builds.run(tmp_path / "build" / "consumer")
-    assert printed.split() == ["5@1", "5@1", "5@1", "3@4", "4@5"]
+    native_builds.build(CPP / "kernels", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={installed}")
+    assert native_builds.run(tmp_path / "build" / "pool").split() == ["5@1", "5@1", "5@1", "3@4", "4@5"]
+    assert not [*installed.rglob("*cuda*")]
+    (tmp_path / "CMakeLists.txt").write_text(CUDA_CONSUMER_CMAKE)
+    with pytest.raises(AssertionError, match="spp_ext::cuda_kernels was not installed"):
+        native_builds.build(tmp_path, tmp_path / "cuda", f"-DCMAKE_PREFIX_PATH={installed}")
+
+
+@pytest.mark.integration
+def test_cpp_users_who_ask_get_the_cuda_kernels(tmp_path):
+    if shutil.which("nvcc") is None:
+        assert not CUDA_LIBRARY.exists()  # nothing to check without a compiler
+        return
+    (tmp_path / "CMakeLists.txt").write_text(CUDA_CONSUMER_CMAKE)
+    (tmp_path / "consumer.cpp").write_text(CUDA_CONSUMER)
+    prefix, kernels, consumer = tmp_path / "installed", tmp_path / "kernels", tmp_path / "build"
+    # One object is all that the consumer calls; the others, and the CPU's kernels, would take minutes.
+    objects = "CMakeFiles/spp_ext_cuda_kernels.dir/csrc/cuda/stream.cu.o"
+    for command in (
+        ["cmake", "-G", "Ninja", "-S", ROOT, "-B", kernels, "-DSPP_EXT_CUDA=1"],
+        ["cmake", "--build", kernels, "--target", objects],
+        ["ar", "rcs", kernels / "libspp_ext_cuda_kernels.a", kernels / objects],
+        ["ar", "rcs", kernels / "libspp_ext_kernels.a"],
+        ["cmake", "--install", kernels, "--prefix", prefix],
+    ):
+        native_builds.run(*command, TORCH_CUDA_ARCH_LIST="9.0")
+    native_builds.build(tmp_path, consumer, f"-DCMAKE_PREFIX_PATH={prefix}")
+    fault = native_builds.run(consumer / "consumer")
+    assert fault == "[]" or fault.startswith("[expected a driver for CUDA")
+
+
+@pytest.mark.integration
+def test_a_cpp_program_with_libtorch_calls_a_registered_op(tmp_path):
+    native_builds.build(CPP / "torch", tmp_path, f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}")
+    done = run(tmp_path / "call_op", PACKAGE / "libspp_ext_cpu.so")
+    assert (done.returncode, done.stdout) == (0, "2 x 400, equal\n"), done.stderr
+    missing = run(tmp_path / "call_op", tmp_path / "none.so")
+    assert missing.returncode == 2 and "none.so" in missing.stderr

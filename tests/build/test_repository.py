@@ -41,10 +41,10 @@ def test_the_archive_holds_every_tracked_file(packed):
     assert tracked >= NOT_PACKED
 
 
-@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/ci.md", "docs/cpp.md"])
 def test_links_lead_to_files(document):
     links = LINK.findall((ROOT / document).read_text())
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not (ROOT / document).parent.joinpath(link).exists()] == []
 
 
 @pytest.mark.parametrize("file", ["Makefile", "README.md", "CHANGELOG.md"])
@@ -52,3 +52,13 @@ def test_named_paths_exist(file):
     paths = {path.rstrip(".") for path in PATH.findall((ROOT / file).read_text())}
     assert paths
     assert sorted(path for path in paths if not (ROOT / path).exists()) == []
+
+
+def test_the_checks_of_the_ci_recipe_pass():
+    (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "ci.md").read_text(), re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(program, names)
+    checks = [value for name, value in names.items() if name.startswith("test_")]
+    assert len(checks) == 3
+    for check in checks:
+        check()

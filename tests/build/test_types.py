@@ -10,6 +10,7 @@ from support import run_python
 import spp_ext
 from spp_ext import _core
 
+PUBLIC = [spp_ext, spp_ext.ops, spp_ext.models, spp_ext.onnx, spp_ext.testing]
 CONSUMER = Path(__file__).parents[1] / "types" / "consumer.py"
 
 
@@ -18,7 +19,7 @@ def test_the_consumer_runs():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", [spp_ext, spp_ext.ops, spp_ext.models, spp_ext.onnx], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda m: m.__name__)
 def test_every_public_name_is_in_the_consumer(module):
     nodes = list(ast.walk(ast.parse(CONSUMER.read_text())))
     uses = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
@@ -45,7 +46,7 @@ def test_the_stub_of_the_compiled_module_has_its_functions_and_parameters():
 
 def test_dir_shows_what_is_public():
     shown = [name for name in dir(spp_ext) if not name.startswith("_")]
-    assert sorted([*shown, "__version__"]) == sorted([*spp_ext.__all__, "models", "onnx", "swap"])
+    assert sorted([*shown, "__version__"]) == sorted([*spp_ext.__all__, "models", "onnx", "swap", "testing"])
     assert all(hasattr(spp_ext, name) for name in dir(spp_ext))
 
 
@@ -53,7 +54,7 @@ def test_a_part_is_imported_when_it_is_asked_for():
     program = """
 import sys
 import spp_ext
-for name in ("models", "onnx"):
+for name in ("models", "onnx", "testing"):
     assert f"spp_ext.{name}" not in sys.modules
     assert getattr(spp_ext, name) is sys.modules[f"spp_ext.{name}"]
 """

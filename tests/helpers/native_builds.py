@@ -16,10 +16,11 @@ TOOLS = Path(sys.executable).parent  # the environment's cmake and ninja, or els
 
 def run(*command, **environment):
     """What a command prints; it must succeed."""
+    given = {name: value for name, value in os.environ.items() if name != "SPP_EXT_CUDA"}
     path = f"{TOOLS}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         list(map(os.fspath, command)),
-        env={**os.environ, "PATH": path, "SPP_EXT_CUDA": "0", **environment},
+        env={**given, "PATH": path, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -38,6 +39,6 @@ def build(source, folder, *options):
 def cpp_package(prefix, name="cpp", *options):
     """Builds what C++ users get in ``build/<name>``, warnings as errors, and installs it in ``prefix``, its result."""
     folder = ROOT / "build" / name
-    build(ROOT, folder, "-DSPP_EXT_WERROR=ON", "-DCMAKE_DISABLE_FIND_PACKAGE_Python=ON", *options)
+    build(ROOT, folder, "-DSPP_EXT_WERROR=ON", "-DCMAKE_DISABLE_FIND_PACKAGE_Python=ON", "-USPP_EXT_CUDA", *options)
     run("cmake", "--install", folder, "--prefix", prefix)
     return prefix

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 
 import spp_ext
 from spp_ext import Bins
+from spp_ext.testing import random_boxes as random_rois  # noqa: F401 - the tests' name for it
+from spp_ext.testing import tie_free_map
 
 NAN, INF = math.nan, math.inf
 
@@ -189,20 +191,6 @@ def lay_out(x, layout):
 # ---- regions ----
 
 
-def random_rois(count, images, height, width, seed=0, dtype=torch.float32, scale=1.0):
-    """Rows [K, 5] over, across and beyond the map, some of them inverted, on halves of a cell."""
-    g = generator(seed)
-    index = torch.randint(images, (count, 1), generator=g).double()
-    size = torch.tensor([width, height, width, height]).double()
-    corners = torch.rand(count, 4, generator=g, dtype=torch.float64) * 1.6 * size - 0.3 * size
-    corners = (2 * corners).round() / 2
-    ordered = torch.cat(
-        [torch.minimum(corners[:, :2], corners[:, 2:]), torch.maximum(corners[:, :2], corners[:, 2:])], 1
-    )
-    keep = torch.rand(count, 1, generator=g) < 0.1
-    return torch.cat([index, torch.where(keep, corners, ordered) / scale], 1).to(dtype)
-
-
 def images_of(rois):
     """The image of each row, as the reference's gather and scatter take it."""
     return rois[:, 0].double().trunc().long().tolist()
@@ -226,9 +214,8 @@ ROIS = torch.tensor(
 
 
 def distinct(*shape):
-    """A map whose cells are far apart, so that no small step changes which one is the maximum."""
-    numbers = torch.randperm(torch.Size(shape).numel(), generator=generator(0)).reshape(shape)
-    return (numbers.double() / 7).requires_grad_()
+    """A leaf without ties, for numerical derivatives."""
+    return tie_free_map(*shape).requires_grad_()
 
 
 def gradient(function, x, grad_output):

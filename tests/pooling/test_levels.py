@@ -3,6 +3,8 @@
 import copy
 import itertools
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,6 +185,14 @@ def test_encoding():
 def test_decoding_is_the_way_back(levels):
     parsed = parse_levels("spp_ext.test", levels)
     assert tuple(decode_levels("spp_ext.test", encode_levels(parsed))) == parsed
+
+
+def test_the_header_for_cpp_users_shows_these_encodings():
+    header = Path(__file__).parents[2] / "csrc" / "core" / "pyramid.h"
+    text = re.sub(r"\s*//\s*", " ", header.read_text())
+    for what, levels in (("the whole and its quarters", (1, 2)), ("the upper and the lower half", (HALVES,))):
+        numbers = ", ".join(map(str, encoded(*levels)))
+        assert re.search(rf"{{{numbers}}}( is)? {what}", text)
 
 
 TRUNCATED = "expected levels encoded as whole levels, got a truncated list"

@@ -1,6 +1,5 @@
 """FlopCounterMode counts a pooling's comparisons, which are counted here on maps that hold each cell's number."""
 
-
 import pytest
 import torch
 from pooling_models import SPPNet

@@ -164,6 +164,14 @@ assert_type(reference.roi_pool(array, boxes[:1].numpy(), 2), np.ndarray)
 assert_type(reference.multi_kernel_max_pool2d(array, (3, 5), cascade=True), np.ndarray)
 assert_type(reference.multi_kernel_max_pool2d(array, return_indices=True), tuple[np.ndarray, np.ndarray])
 
+# ---- checks for a test suite ----
+
+drawn = spp_ext.testing.tie_free_map(2, 3, 5, 4)
+few = spp_ext.testing.random_boxes(3, 2, 5, 4, scale=0.5)
+spp_ext.testing.check_against_reference("roi_spatial_pyramid_pool", drawn, few, (1, 2), 0.5, convention="outer")
+assert_type(spp_ext.testing.first_difference(drawn, drawn + 1), str | None)
+assert spp_ext.testing.gradcheck(pyramid.forward, (1, 1, 3, 3), second_order=False)
+
 # ---- SPP-net, and ONNX ----
 
 network = spp_ext.models.sppnet_zf5(10, levels=(2, 1), width=1 / 64)
