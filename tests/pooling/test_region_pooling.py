@@ -218,6 +218,16 @@ def test_many_regions(channels, layout, two_threads):
     check(x, random_rois(400, 3, 12, 14, seed=8, scale=1 / 16), (1, 3), 1 / 16, ["roi_pool"])
 
 
+@pytest.mark.parametrize("channels", [3, 40])
+def test_bins_of_every_size_of_many_regions(channels, dtype, layout):
+    """Many regions are pooled from squares of cells, and with indices cell by cell, as the tests above check."""
+    x = lay_out(make_map("ties", (1, channels, 26, 27), dtype), layout)
+    boxes = [(w % 3, h % 2, w % 3 + w, h % 2 + h) for w in range(25) for h in range(24)]
+    for levels in ((1,), (2, 1), (1, 2, 3, 6)):
+        values, _ = spp_ext.roi_spatial_pyramid_pool(x, rois_of(*boxes), levels, return_indices=True)
+        assert_same(spp_ext.roi_spatial_pyramid_pool(x, rois_of(*boxes), levels), values)
+
+
 @pytest.mark.parametrize("channels", [3, 70])
 def test_images_of_one_region_beside_an_image_of_many(channels, layout, two_threads):
     """One region is pooled from its map, or if it has empty bins as many are: from a copy of what they touch."""
