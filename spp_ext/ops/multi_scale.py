@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -139,4 +138,15 @@ def _levels_of_maps(maps: Sequence[Tensor], image_shapes: Sequence[tuple[int, in
     image_rows = max([rows for rows, _ in image_shapes], default=0)
     if image_rows < 1:
         raise ValueError(f"{_OP}: expected image_shapes, rows and columns of each image, got {image_shapes}")
-    return [-round(math.log2(map.shape[2] / image_rows)) for map in maps]
+    return [_halvings(map.shape[2], image_rows) for map in maps]
+
+
+def _halvings(rows: int, image_rows: int) -> int:
+    """-log2(rows / image_rows), rounded: in integers, so that one graph serves all sizes of one answer."""
+    twice_squared = 2 * max(rows, 1) ** 2  # half a halving is a factor of the square root of 2
+    halvings = 0
+    while twice_squared * 4**halvings < image_rows**2:
+        halvings += 1
+    while halvings <= 0 and twice_squared >= 4 ** (1 - halvings) * image_rows**2:
+        halvings -= 1
+    return halvings
