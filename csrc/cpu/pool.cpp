@@ -56,6 +56,15 @@ void advise_huge_pages_for(void* output, std::int32_t* argmax, DType dtype, std:
 class MergeList {
  public:
   explicit MergeList(const PyramidView& pyramid) {
+    std::int64_t bins = 0, parts = 0;  // parts: exactly for grids, of listed bins a guess
+    for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
+      const Level& level = pyramid.levels[i];
+      if (level.is_base()) continue;
+      bins += level.bins;
+      parts += pyramid.levels[level.source].bins;
+    }
+    merges_.reserve(static_cast<std::size_t>(bins));
+    parts_.reserve(static_cast<std::size_t>(parts));
     for (std::int32_t i = 0; i < pyramid.num_levels; ++i) {
       const Level& level = pyramid.levels[pyramid.order[i]];
       for (std::int64_t bin = 0; !level.is_base() && bin < level.bins; ++bin) {
