@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from spp_ext._checks import can_look_into, validates_by_default
+from spp_ext import _checks
+from spp_ext._checks import can_look_into
 from spp_ext._requests import request_of_regions
 from spp_ext._torch.op_table import Request
 from spp_ext.levels import Level
@@ -54,7 +55,7 @@ def parts_of_images(op: str, sizes: object, input: Tensor) -> Tensor:
         raise ValueError(f"{op}: expected input and sizes on one device, got two")
     rows, cols = sizes.long().unbind(1)
     fit = (rows >= 1) & (rows <= height) & (cols >= 1) & (cols <= width)
-    if can_look_into(sizes) and (sizes.is_cpu or validates_by_default()) and not fit.all():
+    if can_look_into(sizes) and (sizes.is_cpu or _checks.VALIDATES) and not fit.all():
         bad = int((~fit).nonzero()[0])
         raise ValueError(
             f"{op}: expected sizes from [1, 1] to {[height, width]}, got {sizes[bad].tolist()} in row {bad}"

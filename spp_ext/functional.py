@@ -256,7 +256,8 @@ def roi_spatial_pyramid_pool(
         return_indices: also return where each maximum lies.
         validate: on CUDA, whether to check the contents of ``boxes``, which waits for the device; without it a bad row
             pools to NaN. On the CPU boxes are always checked. On both, whether to warn if no box reaches its map, as
-            where ``spatial_scale`` was forgotten. Default: the environment variable SPP_EXT_VALIDATE.
+            where ``spatial_scale`` was forgotten. Default: the environment variable SPP_EXT_VALIDATE,
+            read when spp_ext is imported.
         map_indices: with several maps, which one each region is pooled from: integers ``[K]`` in ``[0, M)``, or where
             ``boxes`` is a list a list of N tensors ``[L]``. Checked as boxes are.
         out: the tensor to write into and return, as in `spatial_pyramid_pool`.
@@ -304,7 +305,7 @@ def roi_spatial_pyramid_pool(
     else:
         several, maps = _parse_maps(op, input)
     rois = as_rois(op, boxes, maps[0])
-    validate = _checks.validates_by_default() if validate is None else bool(validate)
+    validate = _checks.VALIDATES if validate is None else bool(validate)
     rows: tuple[Tensor, Tensor | None]
     if several:
         rows = (rois, as_map_indices(op, map_indices, boxes, rois))

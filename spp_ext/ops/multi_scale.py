@@ -110,7 +110,7 @@ class MultiScaleRoIPool(ReusesOutput, nn.Module):
         scales = [2.0**-level for level in levels]
         rois = as_rois(_OP, boxes, maps[0])
         map_indices = self._maps_of(rois, levels)
-        validate = _checks.validates_by_default()
+        validate = _checks.VALIDATES
         request = Request(REGIONS_OF_MAPS, (encoded_grid(rows, cols), scales, TORCHVISION, validate), [rows * cols])
         if out is not None:
             check_apart(_OP, out, "boxes", boxes)

@@ -77,7 +77,7 @@ def roi_pool(
     scale = _checks.scale(_OP, spatial_scale)
     rows, cols = _checks.divisions(output_size, f"{_OP}: {_SIZE}")
     rois = as_rois(_OP, boxes, input)
-    validate = _checks.validates_by_default()
+    validate = _checks.VALIDATES
     request = Request(REGIONS, (encoded_grid(rows, cols), scale, TORCHVISION, validate), [rows * cols])
     if out is not None:
         if rois is not boxes:

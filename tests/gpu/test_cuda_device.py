@@ -19,7 +19,7 @@ from support import DTYPES, assert_same, assert_same_bits, integers, random_rois
 from torch.library import opcheck
 
 import spp_ext
-from spp_ext import ops
+from spp_ext import _checks, ops
 from spp_ext._torch import library
 
 LEVELS = (1, 2, 3, 6)
@@ -377,7 +377,7 @@ def test_images_of_any_size_equal_the_cpu_and_the_host_never_waits(monkeypatch):
     graph.replay()
     assert_same(result[::2], parts[::2])
     assert result[1].isnan().all()
-    monkeypatch.setenv("SPP_EXT_VALIDATE", "1")
+    monkeypatch.setattr(_checks, "VALIDATES", True)
     with pytest.raises(ValueError, match=r"expected sizes from \[1, 1\] to \[30, 40\], got \[31, 7\] in row 1"):
         spp_ext.spatial_pyramid_pool(x, LEVELS, sizes=there)
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from support import assert_refuses, assert_same, assert_well_written, generator, integers
+from support import assert_refuses, assert_same, assert_well_written, generator, integers, run_python
 
 import spp_ext
+from spp_ext import _checks
 from spp_ext.ops import MultiScaleRoIPool, roi_pool
 from spp_ext.ops.multi_scale import _levels_of_maps
 
@@ -227,10 +228,9 @@ MISSES = {
 @pytest.mark.parametrize("case", MISSES)
 def test_boxes_that_all_miss_the_map_give_a_warning_on_request(case, monkeypatch, recwarn):
     op, call = MISSES[case]
-    monkeypatch.delenv("SPP_EXT_VALIDATE", raising=False)
     call()
     assert not recwarn.list
-    monkeypatch.setenv("SPP_EXT_VALIDATE", "1")
+    monkeypatch.setattr(_checks, "VALIDATES", True)
     call()
     (warned,) = recwarn.list
     at = "1, 1" if case == "several maps" else "1"
@@ -239,9 +239,21 @@ def test_boxes_that_all_miss_the_map_give_a_warning_on_request(case, monkeypatch
     assert_well_written(message)
 
 
+def test_the_environment_is_asked_at_import():
+    assert run_python("-c", "import spp_ext; print(spp_ext._checks.VALIDATES)", SPP_EXT_VALIDATE="1").stdout == "True\n"
+
+
+@pytest.mark.parametrize(("value", "asks"), [(None, False), ("", False), ("0", False), ("1", True)])
+def test_what_the_environment_may_say(value, asks, monkeypatch):
+    monkeypatch.delenv("SPP_EXT_VALIDATE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SPP_EXT_VALIDATE", value)
+    assert _checks.environment_validates() is asks
+
+
 @pytest.mark.parametrize("corner", [(7.9, 7.9), (-50, -50)])
 def test_one_box_that_reaches_the_map_is_enough(corner, monkeypatch, recwarn):
-    monkeypatch.setenv("SPP_EXT_VALIDATE", "1")
+    monkeypatch.setattr(_checks, "VALIDATES", True)
     rois = torch.cat([FAR, torch.tensor([[0.0, *corner, 50, 50]])])
     spp_ext.roi_spatial_pyramid_pool(X, rois)
     spp_ext.roi_spatial_pyramid_pool(X, FAR, spatial_scale=1 / 64)
